@@ -1,0 +1,1 @@
+"""Corpora, vocabularies, the group store and batches; no TensorFlow at import."""

@@ -1,0 +1,1 @@
+"""Text metrics, intervals and monitors of quality."""

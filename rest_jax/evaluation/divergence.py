@@ -1,0 +1,90 @@
+"""How far a policy has moved: the KL divergence to another, on its own samples."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rest_jax.data import batches
+from rest_jax.data import buckets
+from rest_jax.data import group_store
+from rest_jax.models import t5
+from rest_jax.training import mesh as mesh_lib
+
+Policy = tuple[t5.T5Config, Any]  # shape and parameters
+
+
+def token_kl(
+  logits: jax.Array,  # [..., vocab] float32
+  base_logits: jax.Array,  # [..., vocab] float32
+) -> jax.Array:  # [...] float32, nats
+  """KL(softmax(logits) || softmax(base_logits)), exact over the vocabulary.
+
+  sum_v p_v (log p_v - log q_v); a token with p = 0 adds nothing.
+  """
+  log_p = jax.nn.log_softmax(logits, axis=-1)
+  log_q = jax.nn.log_softmax(base_logits, axis=-1)
+  p = jnp.exp(log_p)
+  return jnp.sum(jnp.where(p > 0, p * (log_p - log_q), 0.0), axis=-1)
+
+
+@functools.partial(jax.jit, static_argnames=('config', 'base_config'))
+def _batch_kl(
+  params: Any,
+  base_params: Any,
+  batch: dict[str, jax.Array],
+  *,
+  config: t5.T5Config,
+  base_config: t5.T5Config,
+) -> jax.Array:  # [batch, samples] float32, nats
+  inputs = batch['encoder_input_tokens'], batch['decoder_input_tokens']
+  logits = t5.T5(config).apply({'params': params}, *inputs)
+  base_logits = t5.T5(base_config).apply({'params': base_params}, *inputs)
+  kl = token_kl(logits, base_logits)  # [batch, samples, length]
+  return jnp.sum(kl * batch['decoder_loss_weights'], axis=-1)
+
+
+def sequence_kl(
+  policy: Policy,
+  base: Policy,
+  samples: Sequence[group_store.Group],
+  *,
+  mesh: jax.sharding.Mesh,
+  batch_size: int = 32,
+) -> list[np.ndarray]:
+  """Returns per group [samples] float32: KL(policy || base) in nats a sequence.
+
+  At each prefix of each sample the divergence of the next token is summed over
+  the whole vocabulary, not estimated from the token that was drawn, and the
+  prefixes of a sample are added up. Both policies are untempered; the prefixes
+  are those that the samples visit. Never negative, and 0 for equal policies.
+  """
+  (config, params), (base_config, base_params) = policy, base
+  divergences: list[np.ndarray] = [np.zeros(0, np.float32)] * len(samples)
+  order = np.argsort([len(group.source_tokens) for group in samples], kind='stable')
+  most = max(group.num_candidates for group in samples)
+  for start in range(0, len(order), batch_size):
+    rows = order[start : start + batch_size]
+    groups = [samples[row] for row in rows]
+    batch = batches.group_batch(
+      groups,
+      batch=batch_size,
+      samples=most,
+      source_length=buckets.bucket(max(len(g.source_tokens) for g in groups)),
+      target_length=buckets.bucket(max(len(t) for g in groups for t in g.tokens)),
+    )
+    kl = jax.device_get(
+      _batch_kl(
+        params,
+        base_params,
+        mesh_lib.put_batch(mesh, batch),
+        config=config,
+        base_config=base_config,
+      )
+    )
+    for place, row in enumerate(rows):
+      divergences[row] = kl[place, : samples[row].num_candidates]
+  return divergences

@@ -1,0 +1,1 @@
+"""Checkpoints and trainers of our neighbours: T5X and Hugging Face."""

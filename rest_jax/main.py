@@ -1,0 +1,203 @@
+r"""The gin command line: T5X's flags and macros, ReST's run modes.
+
+    python -m rest_jax.main --gin_file=gin_configs/runs/local.gin \
+        --gin.MODEL_DIR="'runs/local'"
+
+`--run_mode=rest` runs Algorithm 1; every other mode builds the stages of that
+kind only, from what MODEL_DIR already holds. `--dry_run` prints the plan.
+"""
+
+from collections.abc import Sequence
+import difflib
+import os
+import pathlib
+import re
+import shlex
+import sys
+
+from absl import app
+from absl import flags
+from absl import logging
+import gin
+
+# For each mode the kinds of stages, or names of artifacts, that it may build.
+RUN_MODES: dict[str, frozenset[str] | None] = {
+  'rest': None,
+  'ingest': frozenset({'ingest'}),
+  'supervise': frozenset({'ingest', 'supervise'}),
+  'train_reward': frozenset({'rating_samples', 'ratings', 'train_reward'}),
+  'grow': frozenset({'grow'}),
+  'score': frozenset({'score'}),
+  'improve': frozenset({'improve'}),
+  'evaluate': frozenset({'evaluate'}),
+  'report': frozenset({'report'}),
+}
+# Where gin files are looked for besides --gin_search_paths.
+CACHE_DIR = '~/.cache/rest_jax/xla'  # compiled programs, shared by all runs
+GIN_ROOTS = (pathlib.Path(__file__).parent.parent, pathlib.Path(__file__).parent)
+
+_GIN_FILE = flags.DEFINE_multi_string(
+  'gin_file', None, 'Gin file to read; may be given several times, later ones win.'
+)
+_GIN_BINDINGS = flags.DEFINE_multi_string(
+  'gin_bindings', [], "A gin binding, as MODEL_DIR='runs/a'; also --gin.NAME=VALUE."
+)
+_GIN_SEARCH_PATHS = flags.DEFINE_list(
+  'gin_search_paths', ['.'], 'Comma-separated directories to look for gin files in.'
+)
+_RUN_MODE = flags.DEFINE_string(
+  'run_mode', 'rest', f'What to run: {", ".join(RUN_MODES)}.'
+)
+_DRY_RUN = flags.DEFINE_bool(
+  'dry_run', False, 'Print the plan (stages, what is reused, sizes); build nothing.'
+)
+_TFDS_DATA_DIR = flags.DEFINE_string(
+  'tfds_data_dir', None, 'Where TensorFlow Datasets keeps its data sets.'
+)
+
+
+def rewrite_gin_args(args: Sequence[str]) -> list[str]:
+  """Turns T5X's --gin.NAME=VALUE into --gin_bindings=NAME=VALUE."""
+  pattern = re.compile(r'^--gin\.([^=]+)=(.*)$', re.DOTALL)
+  rewritten = []
+  for arg in args:
+    match = pattern.match(arg)
+    if match:
+      rewritten.append(f'--gin_bindings={match.group(1)} = {match.group(2)}')
+    elif arg.startswith('--gin.'):
+      raise ValueError(f'{arg!r} binds nothing: write --gin.NAME=VALUE')
+    else:
+      rewritten.append(arg)
+  return rewritten
+
+
+def parse_gin(
+  files: Sequence[str], bindings: Sequence[str], search_paths: Sequence[str] = ('.',)
+) -> None:
+  """Reads gin files and bindings into gin's global state, cleared first.
+
+  Raises:
+    ValueError: a file that is not there, a macro that no file defines, or a
+      binding that gin cannot make sense of.
+  """
+  gin.clear_config()
+  for path in [*search_paths, *(str(root) for root in GIN_ROOTS)]:
+    gin.add_config_file_search_path(path)
+  for file in files:
+    try:
+      gin.parse_config_file(file)
+    except OSError as error:
+      raise ValueError(_unknown_file(file, error)) from error
+    except (ValueError, SyntaxError, ImportError, AttributeError) as error:
+      raise ValueError(f'gin file {file}: {error}') from error
+  known = _macros()
+  for binding in bindings:
+    try:
+      gin.parse_config(binding)
+    except (ValueError, SyntaxError, ImportError, AttributeError) as error:
+      raise ValueError(f'--gin_bindings={binding!r}: {error}') from error
+    for macro in sorted(_macros() - known):
+      near = difflib.get_close_matches(macro, known, n=3) or sorted(known)
+      raise ValueError(
+        f'no gin file of this run defines the macro {macro}, so setting it would '
+        f'change nothing; did you mean {", ".join(near)}?'
+      )
+
+
+def require_macros() -> None:
+  """Raises ValueError where a macro that has no default was not set."""
+  missing = sorted(
+    name
+    for (name, selector), bound in gin.config._CONFIG.items()  # noqa: SLF001
+    if selector == 'gin.macro' and str(bound.get('value')) == '%gin.REQUIRED'
+  )
+  if missing:
+    raise ValueError(
+      f'{", ".join(missing)} must be set, in the run file or as '
+      + ' '.join(f'--gin.{name}=...' for name in missing)
+    )
+
+
+def run(run_mode: str, *, dry_run: bool) -> int:
+  """Runs the parsed gin configuration; returns the exit status."""
+  # Imported here so that --help and a wrong flag answer at once.
+  from rest_jax import rest
+  from rest_jax.stages import artifact
+  from rest_jax.stages import plan
+  from rest_jax.training import events
+
+  logging.set_verbosity(logging.WARNING)
+  events.enable_compilation_cache(CACHE_DIR)
+  if run_mode not in RUN_MODES:
+    raise ValueError(f'unknown run mode {run_mode!r}: choose {", ".join(RUN_MODES)}')
+  only = RUN_MODES[run_mode]
+  make_run = gin.get_configurable(artifact.Run)
+  current = make_run(only=only, dry_run=dry_run, config_text=gin.config_str())
+  result = gin.get_configurable(rest.rest)(current)
+  if dry_run:
+    plan.print_plan(current)
+    return 0
+  if only is not None:
+    plan.require_progress(current, run_mode, only)
+  if result.finished:
+    plan.print_result(result)
+  return 0
+
+
+def main(argv: Sequence[str]) -> int:
+  """Parses gin and runs; a user's mistake ends in one clear sentence."""
+  try:
+    if len(argv) > 1:
+      raise ValueError(f'unknown arguments {argv[1:]}: see --help')
+    if not _GIN_FILE.value:
+      raise ValueError('no gin file: give --gin_file=gin_configs/runs/local.gin')
+    if _TFDS_DATA_DIR.value:
+      os.environ['TFDS_DATA_DIR'] = _TFDS_DATA_DIR.value
+    parse_gin(_GIN_FILE.value, _GIN_BINDINGS.value, _GIN_SEARCH_PATHS.value)
+    require_macros()
+    return run(_RUN_MODE.value, dry_run=_DRY_RUN.value)
+  except (ValueError, TypeError, OSError) as error:
+    return _fail(error)
+
+
+def console() -> None:
+  """The `rest_jax` console script."""
+  try:
+    argv = rewrite_gin_args(sys.argv)
+  except ValueError as error:
+    sys.exit(_fail(error))
+  app.run(main, argv=argv)
+
+
+def _fail(error: Exception) -> int:
+  """Prints the error and how the command can be seen to fail in full."""
+  if os.environ.get('REST_JAX_TRACEBACK'):
+    raise error
+  # Gin appends which configurables it was calling; the sentence before says it all.
+  message = str(error).split('\n  In call to configurable')[0].rstrip()
+  print(f'\nerror: {message}', file=sys.stderr)
+  command = shlex.join(sys.argv)
+  print(f'(REST_JAX_TRACEBACK=1 shows where; command: {command})', file=sys.stderr)
+  return 1
+
+
+def _macros() -> set[str]:
+  """Returns the names of all macros bound so far."""
+  return {
+    scope for scope, selector in gin.config._CONFIG if selector == 'gin.macro'  # noqa: SLF001
+  }
+
+
+def _unknown_file(file: str, error: OSError) -> str:
+  known = sorted(
+    str(path.relative_to(root))
+    for root in GIN_ROOTS
+    for path in (root / 'gin_configs').rglob('*.gin')
+  )
+  near = difflib.get_close_matches(file, known, n=3, cutoff=0.4) or known[:5]
+  reason = str(error).splitlines()[0]
+  return f'cannot read gin file {file!r} ({reason}); near it: {", ".join(near)}'
+
+
+if __name__ == '__main__':
+  console()

@@ -1,0 +1,210 @@
+"""The T5 encoder-decoder over groups: one source, encoded once, N candidates."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from rest_jax.models import caches, layers, stacks
+from rest_jax.models.caches import (
+  CACHE_BATCH_AXIS,
+  CACHE_LENGTH_AXIS,
+  CACHE_SAMPLES_AXIS,
+  CrossCache,
+  KeysValues,
+  SelfCache,
+  cache_length,
+  pad_cache,
+)
+from rest_jax.models.config import T5Config
+
+__all__ = [
+  'CACHE_BATCH_AXIS',
+  'CACHE_LENGTH_AXIS',
+  'CACHE_SAMPLES_AXIS',
+  'T5',
+  'CrossCache',
+  'GroupEncoderDecoder',
+  'KeysValues',
+  'SelfCache',
+  'T5Config',
+  'cache_length',
+  'count_parameters',
+  'pad_cache',
+  'parameter_shapes',
+]
+
+
+def _check_rank(name: str, x: jax.Array, axes: tuple[str, ...]) -> None:
+  if x.ndim != len(axes):
+    raise ValueError(
+      f'{name} has shape {x.shape}; it must be [{", ".join(axes)}]. A '
+      'supervised pair is a group with one candidate: add a samples axis of 1.'
+    )
+
+
+class GroupEncoderDecoder(nn.Module):
+  """What T5 and the scalar-head model share: embedding, encoder, decoder.
+
+  Attributes:
+    config: the model's shape.
+  """
+
+  config: T5Config
+
+  # Whether the decoder owns a logits kernel when the logits are untied.
+  has_logits = True
+
+  def setup(self) -> None:
+    """Makes the sub-modules."""
+    config = self.config
+    self.token_embedder = layers.TokenEmbedder(
+      config.vocab_size, config.emb_dim, config.dtype
+    )
+    self.encoder = stacks.Encoder(config)
+    self.decoder = stacks.Decoder(config, has_logits=self.has_logits)
+
+  def encode(
+    self,
+    encoder_input_tokens: jax.Array,  # [batch, source_length] int32, 0 is padding
+    *,
+    enable_dropout: bool = False,
+  ) -> jax.Array:  # [batch, source_length, embed]
+    """Encodes each source, once."""
+    _check_rank(
+      'encoder_input_tokens', encoder_input_tokens, ('batch', 'source_length')
+    )
+    return self.encoder(
+      self.token_embedder(encoder_input_tokens),
+      encoder_input_tokens != 0,
+      enable_dropout=enable_dropout,
+    )
+
+  def decode_features(
+    self,
+    encoded: jax.Array,  # [batch, source_length, embed]
+    encoder_input_tokens: jax.Array,  # [batch, source_length] int32, for the mask
+    decoder_input_tokens: jax.Array,  # [batch, samples, length] int32
+    *,
+    enable_dropout: bool = False,
+  ) -> jax.Array:  # [batch, samples, length, embed]
+    """Features after the final norm, at every position of every candidate.
+
+    Causal; padding in the targets is not masked, since nothing but padding can
+    attend to it and its loss weights are 0.
+    """
+    _check_rank(
+      'decoder_input_tokens', decoder_input_tokens, ('batch', 'samples', 'length')
+    )
+    return self.decoder(
+      self.token_embedder(decoder_input_tokens),
+      encoded,
+      encoder_input_tokens != 0,
+      enable_dropout=enable_dropout,
+    )
+
+
+class T5(GroupEncoderDecoder):
+  """The policy: next-token logits for every candidate of every source.
+
+  Parameter names and shapes are T5X's. `init` returns boxed parameters that
+  carry logical axis names; `flax.linen.unbox` gives the plain arrays, and
+  `apply` takes either. Dropout needs `rngs={'dropout': key}`.
+  """
+
+  def __call__(
+    self,
+    encoder_input_tokens: jax.Array,  # [batch, source_length] int32, 0 is padding
+    decoder_input_tokens: jax.Array,  # [batch, samples, length] int32
+    *,
+    enable_dropout: bool = False,
+  ) -> jax.Array:  # [batch, samples, length, vocab] float32
+    """Logits of all positions at once, from tokens alone."""
+    encoded = self.encode(encoder_input_tokens, enable_dropout=enable_dropout)
+    return self.decode(
+      encoded, encoder_input_tokens, decoder_input_tokens, enable_dropout=enable_dropout
+    )
+
+  def decode(
+    self,
+    encoded: jax.Array,  # [batch, source_length, embed]
+    encoder_input_tokens: jax.Array,  # [batch, source_length] int32, for the mask
+    decoder_input_tokens: jax.Array,  # [batch, samples, length] int32
+    *,
+    enable_dropout: bool = False,
+  ) -> jax.Array:  # [batch, samples, length, vocab] float32
+    """Logits of all positions at once (teacher forcing)."""
+    features = self.decode_features(
+      encoded, encoder_input_tokens, decoder_input_tokens, enable_dropout=enable_dropout
+    )
+    return self.logits(features)
+
+  def logits(self, features: jax.Array) -> jax.Array:
+    """Logits [batch, samples, length, vocab] of features, in float32."""
+    if self.config.logits_via_embedding:
+      logits = self.token_embedder.attend(features)
+    else:
+      logits = self.decoder.logits_dense(features)
+    return layers.constrain_stream(logits, 'vocab')
+
+  def cross_keys_values(self, encoded: jax.Array) -> CrossCache:
+    """Projects an encoding [batch, source_length, embed] once per layer.
+
+    Returns keys and values [batch, source_length, heads, head_dim] of every
+    decoder layer: a tuple of KeysValues, or one KeysValues with a leading
+    layer axis when layers are scanned.
+    """
+    return self.decoder.cross_keys_values(encoded)
+
+  def init_cache(self, batch: int, samples: int, length: int) -> SelfCache:
+    """An empty past, zeros of [batch, samples, heads, length, head_dim].
+
+    A tuple with one KeysValues per layer, or one KeysValues with a leading
+    layer axis when layers are scanned. The array type is `config.dtype`. A loop
+    may start short and grow it with `pad_cache`.
+    """
+    return caches.init_cache(self.config, batch, samples, length)
+
+  def decode_step(
+    self,
+    tokens: jax.Array,  # [batch, samples] int32, the inputs at `position`
+    position: jax.Array,  # [] int32, counted from 0
+    cache: SelfCache,
+    cross: CrossCache,
+    encoder_mask: jax.Array,  # [batch, source_length] bool, False on padding
+  ) -> tuple[jax.Array, SelfCache]:  # [batch, samples, vocab] float32, the new cache
+    """Logits after one more token of every candidate.
+
+    Writes the token's keys and values at `position` and attends to positions up
+    to it. Later positions of the cache are masked, so they may hold anything
+    finite. `position` must be below the cache's length: it is traced, so a
+    larger one cannot be refused and would overwrite the last position.
+    """
+    _check_rank('tokens', tokens, ('batch', 'samples'))
+    # [batch, samples] -> [batch, samples, 1, embed]
+    x = self.token_embedder(tokens[:, :, None])
+    position = jnp.asarray(position, jnp.int32)
+    x, cache = self.decoder.step(x, position, cache, cross, encoder_mask)
+    return self.logits(x)[:, :, 0], cache
+
+
+def parameter_shapes(
+  config: T5Config,
+  model: type[GroupEncoderDecoder] = T5,
+) -> dict[str, Any]:
+  """The parameter tree as jax.ShapeDtypeStruct leaves; builds no arrays."""
+  source = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+  target = jax.ShapeDtypeStruct((1, 1, 1), jnp.int32)
+  variables = jax.eval_shape(
+    model(config).init, jax.eval_shape(lambda: jax.random.key(0)), source, target
+  )
+  return nn.unbox(variables)['params']
+
+
+def count_parameters(
+  config: T5Config,
+  model: type[GroupEncoderDecoder] = T5,
+) -> int:
+  """Number of parameters of the model; builds no arrays."""
+  return sum(leaf.size for leaf in jax.tree.leaves(parameter_shapes(config, model)))

@@ -1,0 +1,133 @@
+"""Reinforced Self-Training: Algorithm 1 of arXiv:2308.08998, over artifacts.
+
+Every name below is a directory of MODEL_DIR. A stage whose artifact is there
+already, made of the same inputs and parameters, is not run again.
+"""
+
+from collections.abc import Callable, Sequence
+import itertools
+from typing import Any
+
+from rest_jax import filters
+from rest_jax.stages import artifact
+from rest_jax.stages import report as report_stage
+
+Stage = Callable[..., artifact.Artifact]
+
+
+def rest(
+  run: artifact.Run,
+  *,
+  ingest: Stage,
+  supervise: Stage,
+  sample_to_rate: Stage,
+  rate: Stage,
+  train_reward: Stage,
+  grow: Stage,
+  score: Stage,
+  improve: Stage,
+  evaluate: Stage,
+  report: Stage,
+  thresholds: Sequence[Sequence[float]],
+  filter_fn: Callable[[float], Any] = filters.GlobalThreshold,
+  ingest_sources: Stage | None = None,
+) -> artifact.Artifact:
+  """Runs ReST and returns the report.
+
+  Args:
+    run: the MODEL_DIR in use, on its mesh.
+    ingest, ..., report: the stages, with their own parameters bound.
+    sample_to_rate, rate: how candidates come to ratings for the reward model.
+    thresholds: for each Grow step the rising thresholds of its Improve steps.
+    filter_fn: makes the filter F(x, y; τ) of a threshold.
+    ingest_sources: reads source-only text for Grow, x ~ p(x); None grows on D.
+
+  Returns:
+    The report's artifact.
+  """
+  check_thresholds(thresholds)
+  corpus = ingest(run)
+  sources = ingest_sources and ingest_sources(run, vocabulary_from=corpus)
+
+  # Line 1: train the policy on D by negative log-likelihood.
+  policy = bc = supervise(run, corpus=corpus)
+
+  # The reward model, from ratings of the supervised policy's candidates.
+  rated = sample_to_rate(run, corpus=corpus, policy=bc, grow_step=0)
+  ratings = rate(run, samples=rated)
+  reward_model = train_reward(run, policy=bc, samples=rated, ratings=ratings)
+
+  policies, grown = [(0, 0, bc)], []
+  for g, grow_thresholds in enumerate(thresholds, start=1):
+    # Grow: D_g = {(x, y) : x ~ D, y ~ policy} ∪ D, each pair with its reward.
+    samples = grow(
+      run,
+      name=f'grow_{g}',
+      corpus=corpus,
+      sources=sources,
+      policy=policy,
+      grow_step=g,
+    )
+    rewards = score(
+      run,
+      name=f'score_{g}',
+      samples=samples,
+      reward_model=reward_model,
+      normaliser_from=grown[0].rewards if grown else None,
+    )
+    grown.append(report_stage.Grown(g, samples, rewards))
+    previous_threshold = None
+    for i, threshold in enumerate(grow_thresholds, start=1):
+      # Improve: minimise E_{D_g}[F(x, y; τ_i) · L(x, y; θ)], τ_i rising.
+      policy = improve(
+        run,
+        name=f'improve_{g}_{i}',
+        corpus=corpus,
+        policy=policy,
+        samples=samples,
+        rewards=rewards,
+        reward_model=reward_model,
+        first_rewards=grown[0].rewards,
+        grow_step=g,
+        improve_step=i,
+        threshold=threshold,
+        previous_threshold=previous_threshold,
+        filter_fn=filter_fn,
+      )
+      policies.append((g, i, policy))
+      previous_threshold = threshold
+
+  trained = []
+  for g, i, policy in policies:
+    evaluation = evaluate(
+      run,
+      name=f'evaluate_{policy.name}',
+      corpus=corpus,
+      policy=policy,
+      bc=bc,
+      reward_model=reward_model,
+      rewards=grown[0].rewards,
+    )
+    trained.append(report_stage.Trained(policy, evaluation, g, i))
+  return report(
+    run, corpus=corpus, reward_model=reward_model, trained=trained, grown=grown
+  )
+
+
+def check_thresholds(thresholds: Sequence[Sequence[float]]) -> None:
+  """Raises ValueError where the thresholds cannot be right, before any work.
+
+  Each Grow needs at least one Improve, and each Improve a higher threshold than
+  the one before it; whether they suit the rewards is checked when those are known.
+  """
+  if not thresholds or not all(len(row) for row in thresholds):
+    raise ValueError(
+      f'thresholds={thresholds!r} must hold one row for each Grow step with at least '
+      'one threshold in it, such as ((0.7, 0.8, 0.9), (0.8, 0.9))'
+    )
+  for row in thresholds:
+    if any(b <= a for a, b in itertools.pairwise(row)):
+      raise ValueError(
+        f'the thresholds {tuple(row)} of one Grow step must rise from each Improve '
+        f'to the next: {tuple(sorted(set(row)))} would work'
+      )

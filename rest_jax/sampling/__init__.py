@@ -1,0 +1,1 @@
+"""Sampling: draws by identity, the decoder loop and the sampler around it."""

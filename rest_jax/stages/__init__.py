@@ -1,0 +1,1 @@
+"""Stages: functions from artifacts to one artifact; they meet on disk only."""

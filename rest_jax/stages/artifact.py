@@ -1,0 +1,301 @@
+"""The one mechanism: a stage is a function from artifacts to one artifact.
+
+An artifact is a directory of MODEL_DIR, complete or absent. It is written under
+`MODEL_DIR/.work/`, where a kill leaves what is done for the next start to go on
+from, and is published in one step. Its `stage.json` holds what made it. The same
+stage, version, parameters and inputs have the same fingerprint, and a finished
+artifact with that fingerprint is reused: resuming, re-running and sharing are
+one thing.
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+from etils import epath
+
+from rest_jax import paths
+from rest_jax.stages import cost as cost_lib
+from rest_jax.stages import fingerprint as fingerprint_lib
+from rest_jax.stages import progress as progress_lib
+
+STAGE_FILE = paths.MARKER
+CONFIG_FILE = 'config.gin'
+WORK_DIR = '.work'
+VERSIONED_PACKAGES = (
+  'rest_jax',
+  'jax',
+  'flax',
+  'optax',
+  'orbax-checkpoint',
+  'sentencepiece',
+  'sacrebleu',
+  'numpy',
+  'pyarrow',
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Artifact:
+  """The result of a stage; `finished` is False while it is only planned."""
+
+  name: str
+  stage: str
+  path: epath.Path
+  fingerprint: str
+  finished: bool
+
+  @property
+  def record(self) -> dict[str, Any]:
+    """The contents of the artifact's stage.json."""
+    return _read_record(self.path)
+
+  @property
+  def results(self) -> dict[str, Any]:
+    """The figures that the stage wrote down about its result."""
+    return self.record['results']
+
+
+@dataclasses.dataclass(frozen=True)
+class HistoryEntry:
+  """One line of the run's plan: a stage, and what became of it."""
+
+  artifact: Artifact
+  outcome: str  # 'reused', 'built' or 'planned'
+  size: Mapping[str, Any]  # what the stage says of its size, for the plan
+
+
+class Work:
+  """An unfinished artifact, in the hands of the stage that builds it."""
+
+  def __init__(self, name: str, directory: epath.Path):
+    self.name = name
+    self.path = directory / 'artifact'  # becomes the artifact
+    self.scratch = directory / 'scratch'  # goes when the artifact is published
+    self.results: dict[str, Any] = {}  # JSON values for stage.json
+    self.path.mkdir(parents=True, exist_ok=True)
+    self.scratch.mkdir(parents=True, exist_ok=True)
+    self._cost_path = self.scratch / 'cost.json'
+    self._meter = cost_lib.Meter(self._previous_cost())
+
+  def devices(self) -> contextlib.AbstractContextManager[None]:
+    """Counts the time inside the context as device time."""
+    return self._meter.devices()
+
+  def cost(self) -> cost_lib.Cost:
+    """Returns what the stage has cost so far, earlier attempts included."""
+    return self._meter.cost()
+
+  def save_cost(self) -> None:
+    """Writes the cost so far down, so that a kill does not lose it."""
+    text = json.dumps(dataclasses.asdict(self.cost()))
+    paths.write_text_atomic(self._cost_path, text)
+
+  def _previous_cost(self) -> cost_lib.Cost | None:
+    if not self._cost_path.exists():
+      return None
+    return cost_lib.Cost(**json.loads(self._cost_path.read_text()))
+
+
+class Run:
+  """One MODEL_DIR in use: finds, builds and publishes artifacts.
+
+  Args:
+    model_dir: the directory of the run; made if absent.
+    reuse_from: other runs' directories whose finished artifacts with the same
+      fingerprints serve here too, in place (a sweep shares its BC policy so).
+    mesh: the devices that the stages run on.
+    only: the kinds of stages or names of artifacts that may be built, such as
+      {'grow'}; None means all. Others are reused or planned.
+    dry_run: build nothing, plan everything.
+    config_text: the gin configuration, kept with each artifact as `config.gin`.
+  """
+
+  def __init__(
+    self,
+    model_dir: str,
+    *,
+    mesh: jax.sharding.Mesh,
+    reuse_from: Sequence[str] = (),
+    only: frozenset[str] | None = None,
+    dry_run: bool = False,
+    config_text: str = '',
+  ):
+    self.model_dir = paths.as_path(model_dir)
+    self.mesh = mesh
+    self.config_text = config_text
+    self._roots = [self.model_dir, *(paths.as_path(root) for root in reuse_from)]
+    self._only = only
+    self._dry_run = dry_run
+    self.history: list[HistoryEntry] = []
+    if not dry_run:
+      self.model_dir.mkdir(parents=True, exist_ok=True)
+
+  def stage(
+    self,
+    stage: str,
+    *,
+    name: str,
+    version: int,
+    params: Mapping[str, Any],
+    inputs: Mapping[str, Artifact | None],
+    build: Callable[[Work], None],
+    size: Mapping[str, Any] | None = None,
+    replaceable: bool = False,
+  ) -> Artifact:
+    """Returns the artifact that the stage makes of these inputs and parameters.
+
+    Args:
+      stage: the kind of stage, such as 'grow'.
+      name: the artifact's directory under MODEL_DIR, such as 'grow_1'.
+      version: the stage's own format version.
+      params: all that decides the result; what does not (batch sizes of the
+        sampler, mesh, hosts) stays out. Values as `fingerprint.describe` takes.
+      inputs: the artifacts it reads; None for an optional one that is absent.
+      build: writes into `work.path`; called only when there is no finished
+        artifact. It must go on from what it finds there.
+      size: what the plan says of the stage's size, such as {'samples': 8000}.
+      replaceable: an artifact of other parameters is replaced instead of being
+        an error. Only for views of other artifacts, such as the report.
+
+    Raises:
+      ValueError: MODEL_DIR holds an artifact of that name made otherwise, or
+        the artifact is damaged.
+    """
+    present = {key: value for key, value in inputs.items() if value is not None}
+    identity = {
+      'stage': stage,
+      'version': version,
+      'params': fingerprint_lib.describe(params),
+      'inputs': {key: value.fingerprint for key, value in present.items()},
+    }
+    print_ = fingerprint_lib.fingerprint(identity)
+    size = size or {}
+    found = self._find(name, print_)
+    if found is not None:
+      return self._log(Artifact(name, stage, found, print_, True), 'reused', size)
+    path = self.model_dir / name
+    if path.exists() and not replaceable:
+      _refuse(path, identity)
+    ready = all(value.finished for value in present.values())
+    allowed = self._only is None or bool({stage, name} & self._only)
+    if self._dry_run or not ready or not allowed:
+      return self._log(Artifact(name, stage, path, print_, False), 'planned', size)
+    progress_lib.say(f'{name}: started ({stage})')
+    directory = self.model_dir / WORK_DIR / f'{name}-{print_[:12]}'
+    work = Work(name, directory)
+    started = _now()
+    build(work)
+    paths.write_text_atomic(work.path / CONFIG_FILE, self.config_text)
+    record = {
+      **identity,
+      'name': name,
+      'fingerprint': print_,
+      'input_names': {key: value.name for key, value in present.items()},
+      'versions': versions(),
+      'started': started,
+      'finished': _now(),
+      'cost': dataclasses.asdict(work.cost()),
+      'results': work.results,
+      'files': _file_sizes(work.path),
+    }
+    paths.write_json_atomic(work.path / STAGE_FILE, record)
+    paths.remove_tree(path)  # only a replaceable artifact is there still
+    paths.publish(work.path, path)
+    paths.remove_tree(directory)
+    progress_lib.say(f'{name}: finished in {record["cost"]["seconds"]:,.1f} s')
+    return self._log(Artifact(name, stage, path, print_, True), 'built', size)
+
+  def _find(self, name: str, print_: str) -> epath.Path | None:
+    for root in self._roots:
+      path = root / name
+      if (path / STAGE_FILE).exists():
+        record = _read_record(path)
+        if record.get('fingerprint') == print_:
+          _check_files(path, record['files'])
+          return path
+    return None
+
+  def _log(
+    self, artifact: Artifact, outcome: str, size: Mapping[str, Any]
+  ) -> Artifact:
+    self.history.append(HistoryEntry(artifact, outcome, size))
+    if outcome == 'reused' and not self._dry_run:
+      progress_lib.say(f'{artifact.name}: reused')
+    return artifact
+
+
+def versions() -> dict[str, str]:
+  """Returns the versions of Python and of the packages that decide results."""
+  found = {'python': platform.python_version()}
+  for package in VERSIONED_PACKAGES:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+      found[package] = importlib.metadata.version(package)
+  return found
+
+
+def _refuse(path: epath.Path, identity: Mapping[str, Any]) -> None:
+  """Explains why what lies at `path` is not what the run would put there."""
+  if not (path / STAGE_FILE).exists():
+    raise ValueError(
+      f'{path} exists and has no {STAGE_FILE}: it is not a finished artifact. '
+      'Choose another MODEL_DIR, or move that directory away'
+    )
+  record = _read_record(path)
+  old = {key: record.get(key) for key in identity}
+  changed = fingerprint_lib.differences(old, identity)
+  raise ValueError(
+    f'{path} was made with other settings: {"; ".join(changed)}. An artifact is '
+    'never overwritten: choose another --gin.MODEL_DIR (REUSE_FROM shares what '
+    'has not changed), restore the settings, or remove that directory'
+  )
+
+
+def _read_record(path: epath.Path) -> dict[str, Any]:
+  file = path / STAGE_FILE
+  try:
+    record = json.loads(file.read_text())
+    missing = {'fingerprint', 'files', 'results', 'cost', 'stage'} - set(record)
+  except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
+    raise ValueError(
+      f'{file} is damaged ({error}): remove {path} and run again'
+    ) from error
+  if missing:
+    raise ValueError(
+      f'{file} is damaged (it lacks {sorted(missing)}): remove {path} and run again'
+    )
+  return record
+
+
+def _file_sizes(path: epath.Path, prefix: str = '') -> dict[str, int]:
+  """Returns the size in bytes of every file under `path`."""
+  sizes = {}
+  for entry in sorted(path.iterdir()):
+    if entry.is_dir():
+      sizes |= _file_sizes(entry, f'{prefix}{entry.name}/')
+    else:
+      sizes[prefix + entry.name] = entry.stat().length
+  return sizes
+
+
+def _check_files(path: epath.Path, sizes: Mapping[str, int]) -> None:
+  """Raises ValueError where a file of a finished artifact is gone or cut."""
+  for name, size in sizes.items():
+    file = path / name
+    found = file.stat().length if file.exists() else None
+    if found != size:
+      state = 'is missing' if found is None else f'has {found} bytes'
+      raise ValueError(
+        f'{path} is damaged: {name} {state}, {STAGE_FILE} says {size} bytes. '
+        f'Remove {path} and run again; what it was made from is kept'
+      )
+
+
+def _now() -> str:
+  return datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')

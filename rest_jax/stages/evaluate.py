@@ -1,0 +1,203 @@
+"""Evaluate: a policy on held-out sources, by proxy, by gold and by text metrics.
+
+    groups-*.parquet    the sampled candidates
+    rewards-*.parquet   their normalised rewards
+    gold/               their gold measures, as a reward set
+    greedy/             the greedy outputs
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rest_jax.data import group_store
+from rest_jax.data import reward_store
+from rest_jax.data import shards
+from rest_jax.evaluation import divergence
+from rest_jax.evaluation import intervals
+from rest_jax.evaluation import text_metrics
+from rest_jax.models import t5
+from rest_jax.rewards import agreement
+from rest_jax.rewards import text
+from rest_jax.sampling import draws
+from rest_jax.sampling import sampler as sampler_lib
+from rest_jax.stages import artifact
+from rest_jax.stages import held_out as held_out_lib
+from rest_jax.stages import policies
+from rest_jax.stages import progress as progress_lib
+
+VERSION = 1
+
+
+def evaluate(
+  run: artifact.Run,
+  *,
+  name: str,
+  corpus: artifact.Artifact,
+  policy: artifact.Artifact,
+  bc: artifact.Artifact,
+  reward_model: artifact.Artifact,
+  rewards: artifact.Artifact,
+  scorer: Any = None,
+  split: str = 'test',
+  num_sources: int | None = None,
+  num_samples: int = 4,
+  task_feature_lengths: Mapping[str, int],
+  decoding: draws.Decoding = draws.Decoding(),
+  seed: int = 0,
+  sampler: sampler_lib.SamplerSettings = sampler_lib.SamplerSettings(),
+) -> artifact.Artifact:
+  """Evaluates a policy.
+
+  Means are over samples, each source weighing the same; BLEU and chrF are of
+  greedy outputs against the references. Intervals are 95 % bootstrap intervals
+  over sources.
+
+  Args:
+    run: the MODEL_DIR in use.
+    name: of the artifact, such as 'evaluate_bc'.
+    corpus: D, whose `split` no stage trains on or selects by.
+    policy: to evaluate.
+    bc: the supervised policy, to which the divergence is measured.
+    reward_model: the proxy.
+    rewards: the first Grow's score, which holds the normaliser.
+    scorer: another scorer in the reward model's place.
+    split, num_sources, num_samples, task_feature_lengths, decoding, seed: what is
+      sampled, see held_out.load.
+    sampler: how the work is cut; changes no sample.
+  """
+  params = {
+    'scorer': scorer,
+    'split': split,
+    'num_sources': num_sources,
+    'num_samples': num_samples,
+    'task_feature_lengths': dict(task_feature_lengths),
+    'decoding': decoding,
+    'seed': seed,
+  }
+
+  def build(work: artifact.Work) -> None:
+    held_out = held_out_lib.load(
+      run,
+      corpus=corpus,
+      reward_model=reward_model,
+      rewards=rewards,
+      scorer=scorer,
+      split=split,
+      num_sources=num_sources,
+      num_samples=num_samples,
+      task_feature_lengths=task_feature_lengths,
+      decoding=decoding,
+      seed=seed,
+      settings=sampler,
+    )
+    model = policies.load_model(policy.path, t5.T5, run.mesh)
+    with progress_lib.progress(name, 4, unit='parts') as advance, work.devices():
+      samples = held_out.sample(model.params, model.config)
+      advance(1, note='sampled')
+      greedy = held_out.greedy(model.params, model.config)
+      advance(1, note='decoded greedily')
+      proxy = held_out.rewards(samples)
+      advance(1, note='scored')
+      base = policies.load_model(bc.path, t5.T5, run.mesh)
+      kl = divergence.sequence_kl(
+        (model.config, model.params),
+        (base.config, base.params),
+        samples,
+        mesh=run.mesh,
+        batch_size=sampler.batch_size,
+      )
+      advance(1, note='compared with BC')
+    gold = text.Gold()(samples)
+    _write(work, samples, proxy, gold, greedy)
+    work.results.update(
+      _sampled(samples, proxy, gold, kl, seed), **_greedy(greedy, seed)
+    )
+
+  inputs = {
+    'corpus': corpus,
+    'policy': policy,
+    'bc': bc,
+    'reward_model': reward_model if scorer is None else None,
+    'rewards': rewards,
+  }
+  return run.stage(
+    'evaluate', name=name, version=VERSION, params=params, inputs=inputs, build=build
+  )
+
+
+def _write(
+  work: artifact.Work,
+  samples: Sequence[group_store.Group],
+  proxy: Sequence[np.ndarray],
+  gold: Sequence[np.ndarray],
+  greedy: Sequence[group_store.Group],
+) -> None:
+  """Writes what a person, or the report, looks at."""
+  ids = [group.source_id for group in samples]
+  group_store.write_group_set(work.path, samples)
+  reward_store.write_rewards(shards.shard_path(work.path, 0, 1, 'rewards'), ids, proxy)
+  reward_store.write_rewards(
+    shards.shard_path(work.path / 'gold', 0, 1, 'rewards'), ids, gold
+  )
+  group_store.write_group_set(work.path / 'greedy', greedy)
+
+
+def _sampled(
+  samples: Sequence[group_store.Group],
+  proxy: Sequence[np.ndarray],
+  gold: Sequence[np.ndarray],
+  kl: Sequence[np.ndarray],
+  seed: int,
+) -> dict[str, Any]:
+  """Figures of the sampled candidates."""
+  texts = [group.texts for group in samples]
+  flat = list(itertools.chain.from_iterable(texts))
+  sources = [group.source for group in samples for _ in group.texts]
+  references = [group.reference or '' for group in samples for _ in group.texts]
+  exact = [text.exact_matches(group) for group in samples]
+  ranks = agreement.agreement(proxy, gold).to_dict()
+  return {
+    **_mean('reward', proxy, seed),
+    **_mean('gold', gold, seed),
+    'exact_match': float(np.mean([values.mean() for values in exact])),
+    'kl_to_bc': (interval := intervals.bootstrap_mean(kl, seed=seed)).mean,
+    'kl_interval': [interval.low, interval.high],
+    'length_ratio': text_metrics.length_ratio(flat, references),
+    'distinct_2': text_metrics.distinct_n(texts, 2),
+    'copy_rate': text_metrics.copy_rate(flat, sources),
+    'repetition_rate': text_metrics.repetition_rate(flat),
+    'reward_gold_spearman': ranks['spearman'],
+    'reward_gold_spearman_in_groups': ranks['spearman_in_groups'],
+    'unfinished_fraction': 1 - float(np.mean([g.finished.mean() for g in samples])),
+    'num_sources': len(samples),
+    'num_samples': len(flat),
+  }
+
+
+def _mean(name: str, values: Sequence[np.ndarray], seed: int) -> dict[str, Any]:
+  interval = intervals.bootstrap_mean(values, seed=seed)
+  return {
+    f'{name}_mean': interval.mean,
+    f'{name}_interval': [interval.low, interval.high],
+  }
+
+
+def _greedy(greedy: Sequence[group_store.Group], seed: int) -> dict[str, Any]:
+  """BLEU and chrF of greedy outputs, where there are references."""
+  pairs = [(g.texts[0], g.reference) for g in greedy if g.reference is not None]
+  if not pairs:
+    return dict.fromkeys(('bleu', 'bleu_interval', 'chrf', 'chrf_interval'))
+  candidates, references = (list(side) for side in zip(*pairs, strict=True))
+  bleu = intervals.bootstrap_bleu(candidates, references, seed=seed)
+  chrf = intervals.bootstrap_chrf(candidates, references, seed=seed)
+  return {
+    'bleu': bleu.mean,
+    'bleu_interval': [bleu.low, bleu.high],
+    'chrf': chrf.mean,
+    'chrf_interval': [chrf.low, chrf.high],
+    'bleu_signature': text_metrics.corpus_bleu(candidates, references).signature,
+    'chrf_signature': text_metrics.corpus_chrf(candidates, references).signature,
+  }

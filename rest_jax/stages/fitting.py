@@ -1,0 +1,197 @@
+"""Training inside a stage: the trainer with the stage's files, bars and figures."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from rest_jax.models import t5
+from rest_jax.stages import artifact
+from rest_jax.stages import policies
+from rest_jax.stages import progress as progress_lib
+from rest_jax.training import events as events_lib
+from rest_jax.training import loop
+from rest_jax.training import mesh as mesh_lib
+from rest_jax.training import objectives
+from rest_jax.training import step as step_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class FitSettings:
+  """How long and how carefully to train; see `training.loop.fit`."""
+
+  num_steps: int
+  eval_period_steps: int
+  patience: int | None
+  num_microbatches: int
+  checkpoint_period_steps: int
+  seed: int
+  learning_rate_scale: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+  """What `fit` returns, with the name of the loss."""
+
+  loss_name: str
+  result: loop.FitResult
+
+  @property
+  def best_params(self) -> Any:
+    """The parameters of the best evaluation."""
+    return self.result.best_params
+
+  @property
+  def best_step(self) -> int:
+    """The training step of the best evaluation."""
+    return self.result.best_step
+
+  @property
+  def best_evaluation(self) -> dict[str, float]:
+    """All values of the best evaluation."""
+    lines = [h for h in self.result.history if h['step'] == self.best_step]
+    return {k: v for line in lines for k, v in line.items() if k != 'step'}
+
+  def results(self) -> dict[str, Any]:
+    """JSON values for stage.json: where the best lay, and the curves."""
+    curves: dict[str, dict[str, list[float]]] = {}
+    for line in self.result.history:
+      for metric, value in line.items():
+        if metric != 'step' and value is not None and np.isfinite(value):
+          curve = curves.setdefault(metric, {'steps': [], 'values': []})
+          curve['steps'].append(line['step'])
+          curve['values'].append(value)
+    return {
+      'loss_name': self.loss_name,
+      'best_step': self.best_step,
+      'best_metric': self.result.best_metric,
+      'steps': int(self.result.state.step),
+      'curves': curves,
+    }
+
+
+def fit(
+  work: artifact.Work,
+  mesh: jax.sharding.Mesh,
+  *,
+  module: type[nn.Module],
+  config: t5.T5Config,
+  objective: objectives.Objective,
+  optimiser: Any,
+  batch_fn: Callable[[int], Mapping[str, np.ndarray]],
+  settings: FitSettings,
+  warm_start: Callable[[Any], Any] | None = None,
+  evaluate: Callable[[Any], Mapping[str, float]],
+  eval_metric: str,
+  mode: str,
+) -> Fitted:
+  """Trains a module, going on from where an earlier attempt was killed.
+
+  Args:
+    work: the stage's unfinished artifact; events go into it, checkpoints into
+      its scratch.
+    mesh: the devices.
+    module, config: what to train.
+    objective, optimiser: of `training`.
+    batch_fn: step -> batch.
+    settings: how long and how carefully.
+    warm_start: initial parameters -> those to start from; None keeps them.
+    evaluate: parameters -> values by name.
+    eval_metric, mode: which of the values chooses the best, 'max' or 'min'.
+  """
+  transformation = _transformation(optimiser)
+  train_step = _train_step(
+    module, config, objective, optimiser, mesh, settings.num_microbatches
+  )
+  state = step_lib.init_state(
+    policies.init_fn(module, config),
+    transformation,
+    mesh,
+    rng=jax.random.key(settings.seed),
+    learning_rate_scale=settings.learning_rate_scale,
+  )
+  if warm_start is not None:
+    state = step_lib.state_from_params(
+      warm_start(state.params),
+      transformation,
+      mesh,
+      learning_rate_scale=settings.learning_rate_scale,
+    )
+  done = loop.resume_step(work.scratch) or 0
+  bar = progress_lib.progress(work.name, settings.num_steps, unit='steps', done=done)
+  with (
+    bar as advance,
+    events_lib.EventWriter(work.path / 'events') as events,
+    work.devices(),
+  ):
+    result = loop.fit(
+      state=state,
+      train_step=train_step,
+      batch_fn=batch_fn,
+      num_steps=settings.num_steps,
+      work_dir=work.scratch,
+      seed=settings.seed,
+      evaluate=evaluate,
+      eval_period_steps=settings.eval_period_steps,
+      eval_metric=eval_metric,
+      mode=mode,
+      patience=settings.patience,
+      checkpoint_period_steps=settings.checkpoint_period_steps,
+      log_period_steps=max(1, min(100, settings.num_steps // 20)),
+      progress=advance,
+      events=events,
+    )
+  return Fitted(objective.name, result)
+
+
+@functools.cache
+def _transformation(optimiser: Any) -> Any:
+  return optimiser()
+
+
+@functools.cache
+def _train_step(
+  module: type[nn.Module],
+  config: t5.T5Config,
+  objective: Any,
+  optimiser: Any,
+  mesh: jax.sharding.Mesh,
+  num_microbatches: int,
+) -> step_lib.TrainStep:
+  """One step object for equal settings: all Improve steps share its programs."""
+  del module  # the objective applies it; here it only tells programs apart
+  return step_lib.make_train_step(
+    objective.loss_fn(config),
+    _transformation(optimiser),
+    mesh=mesh,
+    num_microbatches=num_microbatches,
+  )
+
+
+def held_out_loss(
+  mesh: jax.sharding.Mesh,
+  config: t5.T5Config,
+  batches: Callable[[], Iterator[Mapping[str, np.ndarray]]],
+  params: Any,
+) -> dict[str, float]:
+  """Returns {'held_out_loss': nats per token} of a policy, without dropout."""
+  loss_sum = weight_sum = 0.0
+  for batch in batches():
+    sums = _loss_sums(params, mesh_lib.put_batch(mesh, batch), config=config)
+    loss_sum += float(sums[0])
+    weight_sum += float(sums[1])
+  return {'held_out_loss': loss_sum / weight_sum}
+
+
+@functools.partial(jax.jit, static_argnames=('config',))
+def _loss_sums(
+  params: Any, batch: dict[str, jax.Array], *, config: t5.T5Config
+) -> tuple[jax.Array, jax.Array]:
+  without_dropout = dataclasses.replace(config, dropout_rate=0.0)
+  loss = objectives.BehaviouralCloning().loss_fn(without_dropout)
+  loss_sum, weight_sum, _ = loss(params, batch, jax.random.key(0))
+  return loss_sum, weight_sum

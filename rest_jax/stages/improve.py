@@ -1,0 +1,255 @@
+"""Improve: fine-tune the policy on what passes the filter, by an offline loss."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rest_jax import filters
+from rest_jax.data import batches
+from rest_jax.data import buckets
+from rest_jax.data import group_store
+from rest_jax.data import reward_store
+from rest_jax.models import t5
+from rest_jax.sampling import draws
+from rest_jax.sampling import sampler as sampler_lib
+from rest_jax.stages import artifact
+from rest_jax.stages import fitting
+from rest_jax.stages import held_out as held_out_lib
+from rest_jax.stages import policies
+from rest_jax.stages import progress as progress_lib
+from rest_jax.training import objectives
+
+VERSION = 1
+
+
+def improve(
+  run: artifact.Run,
+  *,
+  name: str,
+  corpus: artifact.Artifact,
+  policy: artifact.Artifact,
+  samples: artifact.Artifact,
+  rewards: artifact.Artifact,
+  reward_model: artifact.Artifact,
+  first_rewards: artifact.Artifact,
+  grow_step: int,
+  improve_step: int,
+  threshold: float,
+  filter_fn: Callable[[float], filters.Filter] = filters.GlobalThreshold,
+  previous_threshold: float | None = None,
+  optimiser: Any,
+  objective: Any = objectives.BehaviouralCloning(),
+  learning_rate_decay: float = 0.5,
+  num_steps: int,
+  batch_size: int,
+  samples_per_row: int = 4,
+  task_feature_lengths: Mapping[str, int],
+  bucket_shares: Sequence[float] = (1.0,),
+  mixture_or_task_name: str | None = None,
+  scorer: Any = None,
+  eval_split: str = 'validation',
+  num_eval_sources: int | None = 256,
+  num_eval_samples: int = 2,
+  decoding: draws.Decoding = draws.Decoding(),
+  eval_period_steps: int,
+  patience: int | None = 2,
+  num_microbatches: int = 1,
+  checkpoint_period_steps: int = 1000,
+  seed: int = 0,
+  sampler: sampler_lib.SamplerSettings = sampler_lib.SamplerSettings(),
+) -> artifact.Artifact:
+  """One Improve step: argmin of E_{D_g}[F(x, y; τ_i) · L(x, y; θ)].
+
+  Starts from the given policy with a fresh optimiser, at a learning rate of
+  `learning_rate_decay ** (improve_step - 1)` times the optimiser's, and keeps the
+  parameters with the best mean reward on held-out sources; the start counts, so
+  an Improve that never raises the reward returns what it was given.
+
+  Args:
+    run: the MODEL_DIR in use.
+    name: of the artifact, such as 'improve_1_2'.
+    corpus: D, for its held-out sources and vocabulary.
+    policy: to start from.
+    samples, rewards: D_g and its scores.
+    reward_model: scores the held-out samples.
+    first_rewards: the first Grow's scores, which hold the normaliser.
+    grow_step, improve_step: g and i.
+    threshold: τ_i; 0.0 keeps all of D_g (the paper's row I=0).
+    filter_fn: makes the filter of a threshold; the original data pass through it
+      like the samples.
+    previous_threshold: τ_{i-1} in the same Grow, or None.
+    optimiser, objective: of `training`.
+    learning_rate_decay: factor from one Improve to the next.
+    num_steps, batch_size: training steps, and rows in each.
+    samples_per_row: kept candidates of one source in a row; more spill over.
+    task_feature_lengths: T5X's {'inputs': ..., 'targets': ...}, in tokens.
+    bucket_shares: see buckets.training_buckets.
+    mixture_or_task_name: a SeqIO mixture to mix in; it has to contain the task
+      that this step registers (see data.seqio_tasks). None streams that task
+      alone, without TensorFlow.
+    scorer: another scorer in the reward model's place.
+    eval_split, num_eval_sources, num_eval_samples, decoding: the held-out samples
+      whose mean reward chooses the parameters.
+    eval_period_steps: steps between evaluations.
+    patience: stop after so many evaluations without a better reward.
+    num_microbatches, checkpoint_period_steps, seed: as in supervise.
+    sampler: how held-out sampling is cut; changes no sample.
+
+  Raises:
+    ValueError: a global threshold that breaks Algorithm 1's rules, or a filter
+      that keeps nothing.
+  """
+  keep = filters.KeepAll() if threshold == 0.0 else filter_fn(threshold)
+  params = {
+    'grow_step': grow_step,
+    'improve_step': improve_step,
+    'threshold': threshold,
+    'filter': keep,
+    'previous_threshold': previous_threshold,
+    'optimiser': optimiser,
+    'objective': objective,
+    'learning_rate_decay': learning_rate_decay,
+    'num_steps': num_steps,
+    'batch_size': batch_size,
+    'samples_per_row': samples_per_row,
+    'task_feature_lengths': dict(task_feature_lengths),
+    'bucket_shares': bucket_shares,
+    'mixture_or_task_name': mixture_or_task_name,
+    'scorer': scorer,
+    'eval_split': eval_split,
+    'num_eval_sources': num_eval_sources,
+    'num_eval_samples': num_eval_samples,
+    'decoding': decoding,
+    'eval_period_steps': eval_period_steps,
+    'patience': patience,
+    'seed': seed,
+  }
+
+  def build(work: artifact.Work) -> None:
+    report = check_and_count(keep, samples, rewards, previous_threshold)
+    progress_lib.say(
+      f'{name}: threshold {threshold:g} keeps {report["kept_candidates"]:,} of '
+      f'{report["candidates"]:,} candidates, of {report["kept_sources"]:,} of '
+      f'{report["sources"]:,} sources'
+    )
+    start = policies.load_model(policy.path, t5.T5, run.mesh)
+    held_out = held_out_lib.load(
+      run,
+      corpus=corpus,
+      reward_model=reward_model,
+      rewards=first_rewards,
+      scorer=scorer,
+      split=eval_split,
+      num_sources=num_eval_sources,
+      num_samples=num_eval_samples,
+      task_feature_lengths=task_feature_lengths,
+      decoding=decoding,
+      seed=seed,
+      settings=sampler,
+    )
+    data = batches.GroupBatches(
+      samples.path,
+      reward_dir=rewards.path,
+      keep_fn=keep,
+      batch=batch_size,
+      samples=samples_per_row,
+      buckets=buckets.training_buckets(task_feature_lengths, bucket_shares),
+      seed=seed,
+    )
+    fitted = fitting.fit(
+      work,
+      run.mesh,
+      module=t5.T5,
+      config=start.config,
+      objective=objective,
+      optimiser=optimiser,
+      batch_fn=data.batch,
+      settings=fitting.FitSettings(
+        num_steps=num_steps,
+        eval_period_steps=eval_period_steps,
+        patience=patience,
+        num_microbatches=num_microbatches,
+        checkpoint_period_steps=checkpoint_period_steps,
+        seed=seed,
+        learning_rate_scale=learning_rate_decay ** (improve_step - 1),
+      ),
+      warm_start=lambda _: start.params,
+      evaluate=lambda p: held_out.mean_reward(p, start.config),
+      eval_metric='reward',
+      mode='max',
+    )
+    policies.save_model(
+      work.path,
+      config=start.config,
+      params=fitted.best_params,
+      vocabulary=policy.path / policies.VOCABULARY_FILE,
+      step=start.step + fitted.best_step,
+    )
+    work.results.update(fitted.results(), filter=report)
+
+  inputs = {
+    'corpus': corpus,
+    'policy': policy,
+    'samples': samples,
+    'rewards': rewards,
+    'reward_model': reward_model if scorer is None else None,
+    'first_rewards': first_rewards,
+  }
+  return run.stage(
+    'improve',
+    name=name,
+    version=VERSION,
+    params=params,
+    inputs=inputs,
+    build=build,
+    size={'steps at most': num_steps, 'threshold': threshold},
+  )
+
+
+def check_and_count(
+  keep: filters.Filter,
+  samples: artifact.Artifact,
+  rewards: artifact.Artifact,
+  previous_threshold: float | None,
+) -> dict[str, Any]:
+  """Checks a filter against the rewards it will see, and counts what it keeps.
+
+  Raises:
+    ValueError: a global threshold that breaks Algorithm 1's rules, or a filter
+      that keeps nothing.
+  """
+  if isinstance(keep, filters.GlobalThreshold):
+    filters.check_threshold(
+      keep.tau,
+      mean_reward=rewards.results['mean_reward'],
+      max_reward=rewards.results['max_reward'],
+      previous_tau=previous_threshold,
+    )
+  report = filters.FilterReport()
+  for group_path, reward_path in reward_store.paired_shards(samples.path, rewards.path):
+    scores = reward_store.read_rewards(reward_path)
+    groups = group_store.read_groups(group_path, columns=['source_id', 'tokens'])
+    values, mask = padded(scores.for_training())
+    lengths, _ = padded([np.array([len(t) for t in g.tokens]) for g in groups])
+    report.update(
+      keep(values, mask),
+      mask,
+      source_ids=scores.source_ids,
+      num_tokens=lengths.astype(np.int64),
+    )
+  if not report.kept_candidates:
+    raise ValueError(
+      f'the filter {keep} keeps none of {report.candidates:,} candidates, whose '
+      f'rewards reach {rewards.results["max_reward"]:.4g}: choose a lower threshold'
+    )
+  return report.to_dict()
+
+
+def padded(values: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+  """Returns [sources, samples] float32 and the mask of what is not padding."""
+  counts = np.array([len(row) for row in values])
+  mask = np.arange(max(counts.max(initial=0), 1)) < counts[:, None]
+  array = np.zeros(mask.shape, np.float32)
+  array[mask] = np.concatenate([np.zeros(0, np.float32), *values])
+  return array, mask

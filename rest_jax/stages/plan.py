@@ -1,0 +1,66 @@
+"""What a run would do, and what it did: the plan and its outcome in words."""
+
+from collections.abc import Collection
+
+from rich import console as rich_console
+from rich import table as rich_table
+
+from rest_jax.report import table as report_table
+from rest_jax.stages import artifact
+
+PLAN_WIDTH = 110  # columns, where the output is not a terminal
+
+
+def print_plan(run: artifact.Run) -> None:
+  """Prints every stage of the run, what would become of it, and its size."""
+  table = rich_table.Table(title=f'plan for {run.model_dir}')
+  for column in ('artifact', 'stage', 'outcome', 'size'):
+    table.add_column(column, overflow='fold')
+  for entry in run.history:
+    outcome = {'planned': 'to build'}.get(entry.outcome, entry.outcome)
+    size = ', '.join(f'{key} {_number(value)}' for key, value in entry.size.items())
+    table.add_row(entry.artifact.name, entry.artifact.stage, outcome, size)
+  _console().print(table)
+  mesh = dict(run.mesh.shape)
+  _console().print(f'mesh {mesh} of {run.mesh.size} {run.mesh.devices.flat[0].platform}')
+
+
+def require_progress(run: artifact.Run, mode: str, only: Collection[str]) -> None:
+  """Raises ValueError where a mode could build nothing of its kind.
+
+  Raises:
+    ValueError: no stage of the mode is finished; the message names the stages
+      that have to come first.
+  """
+  finished = [e for e in run.history if e.artifact.finished]
+  if any({e.artifact.stage, e.artifact.name} & set(only) for e in finished):
+    return
+  missing = [e.artifact for e in run.history if e.outcome == 'planned']
+  before = []
+  for planned in missing:
+    if {planned.stage, planned.name} & set(only):
+      break
+    before.append(f'{planned.name} ({planned.stage})')
+  raise ValueError(
+    f'--run_mode={mode} can build nothing yet in {run.model_dir}: not finished '
+    f'before it: {", ".join(before)}. Run those modes first, or --run_mode=rest'
+  )
+
+
+def print_result(report: artifact.Artifact) -> None:
+  """Prints the table of a finished report."""
+  import json
+
+  summary = json.loads((report.path / 'summary.json').read_text())
+  report_table.print_table(summary, report_path=str(report.path / 'report.html'))
+
+
+def _number(value: object) -> str:
+  return f'{value:,}' if isinstance(value, int) else str(value)
+
+
+def _console() -> rich_console.Console:
+  console = rich_console.Console()
+  if not console.is_terminal:
+    console = rich_console.Console(width=PLAN_WIDTH)
+  return console

@@ -1,0 +1,249 @@
+"""Score: every candidate of a group set gets its reward, in files of its own."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from rest_jax.data import columns
+from rest_jax.data import group_store
+from rest_jax.data import reward_store
+from rest_jax.data import shards as shards_lib
+from rest_jax.models import heads
+from rest_jax.rewards import agreement
+from rest_jax.rewards import learned
+from rest_jax.rewards import normalisers
+from rest_jax.rewards import text
+from rest_jax.stages import artifact
+from rest_jax.stages import policies
+from rest_jax.stages import progress as progress_lib
+from rest_jax import paths
+
+VERSION = 1
+NORMALISER_FILE = 'normaliser.json'
+SCALE_FILE = 'rating_scale.json'
+HISTOGRAM_BINS = 50
+
+Scorer = Callable[[Sequence[group_store.Group]], list[np.ndarray]]
+
+
+def score(
+  run: artifact.Run,
+  *,
+  name: str,
+  samples: artifact.Artifact,
+  reward_model: artifact.Artifact | None = None,
+  scorer: Any = None,
+  normaliser: Callable[[np.ndarray], Any] | None = None,
+  normaliser_from: artifact.Artifact | None = None,
+  num_gold_sources: int = 500,
+  batch_size: int = 32,
+) -> artifact.Artifact:
+  """Scores a group set with a learned reward model or any other scorer.
+
+  Args:
+    run: the MODEL_DIR in use.
+    name: of the artifact, such as 'score_1'.
+    samples: the group set.
+    reward_model: the learned reward model.
+    scorer: instead of it, or in its place: a callable object of `rewards.text`,
+      or any with `name`, `identity()` and groups -> [samples] arrays.
+    normaliser: fits a map of rewards to [0, 1], such as `EmpiricalCdf.fit`, on
+      all of this set; None leaves rewards as they are.
+    normaliser_from: an earlier score whose fitted map is used instead (that of
+      the first Grow, so that thresholds mean the same throughout).
+    num_gold_sources: sources on which the rewards are compared with the gold
+      measure; evenly spread over the set. 0 compares none.
+    batch_size: sources scored together; changes no score.
+
+  Returns:
+    A reward set, with the histogram and the mean of the rewards in its results.
+  """
+  if scorer is None and reward_model is None:
+    raise ValueError(f'{name}: give a reward_model or a scorer')
+  if scorer is not None:
+    reward_model = None
+  params = {
+    'scorer': scorer,
+    'normaliser': normaliser if normaliser_from is None else None,
+    'num_gold_sources': num_gold_sources,
+  }
+
+  def build(work: artifact.Work) -> None:
+    score_groups = scorer or load_reward_model(
+      reward_model, run.mesh, batch_size=batch_size
+    )
+    shards = shards_lib.list_shards(samples.path)
+    _score_shards(work, score_groups, shards)
+    raw = [_raw_path(work, index, len(shards)) for index in range(len(shards))]
+    fitted = None
+    if normaliser_from is not None:
+      fitted = load_normaliser(normaliser_from)
+    elif normaliser is not None:
+      fitted = normaliser(np.concatenate([_flat(path) for path in raw]))
+    if fitted is not None:
+      paths.write_json_atomic(work.path / NORMALISER_FILE, fitted.to_dict())
+    summary = _Summary(len(shards), num_gold_sources)
+    for index, (shard, path) in enumerate(zip(shards, raw, strict=True)):
+      rewards = reward_store.read_rewards(path)
+      normalised = fitted and [fitted(values) for values in rewards.rewards]
+      reward_store.write_rewards(
+        shards_lib.shard_path(work.path, index, len(shards), 'rewards'),
+        rewards.source_ids,
+        rewards.rewards,
+        normalised=normalised,
+        ratings=rewards.ratings,
+      )
+      summary.add(shard, normalised or rewards.rewards)
+    work.results.update(summary.results())
+
+  inputs = {
+    'samples': samples,
+    'reward_model': reward_model,
+    'normaliser_from': normaliser_from,
+  }
+  return run.stage(
+    'score', name=name, version=VERSION, params=params, inputs=inputs, build=build
+  )
+
+
+def load_reward_model(
+  reward_model: artifact.Artifact, mesh: jax.sharding.Mesh, *, batch_size: int
+) -> learned.LearnedReward:
+  """Reads a trained reward model as a scorer."""
+  model = policies.load_model(reward_model.path, heads.ScalarHeadT5, mesh)
+  scale = learned.RatingScale(**paths.read_json(reward_model.path / SCALE_FILE))
+  return learned.LearnedReward(
+    model.params, model.config, scale, mesh=mesh, batch_size=batch_size
+  )
+
+
+def load_normaliser(rewards: artifact.Artifact) -> Any:
+  """Reads the normaliser that a score fitted or used.
+
+  Raises:
+    ValueError: that score did not normalise.
+  """
+  file = rewards.path / NORMALISER_FILE
+  if not file.exists():
+    raise ValueError(
+      f'{rewards.name} has no {NORMALISER_FILE}: score it with a normaliser, such '
+      'as score.score.normaliser = @normalisers.EmpiricalCdf.fit'
+    )
+  return normalisers.from_dict(paths.read_json(file))
+
+
+def _raw_path(work: artifact.Work, index: int, num_shards: int) -> Any:
+  return shards_lib.shard_path(work.scratch, index, num_shards, 'rewards')
+
+
+def _score_shards(
+  work: artifact.Work, score_groups: Scorer, shards: Sequence[Any]
+) -> None:
+  """Scores shard by shard into scratch; those that are there are done."""
+  total = sum(columns.num_rows(shard) for shard in shards)
+  with progress_lib.progress(work.name, total, unit='sources') as advance:
+    for index, shard in enumerate(shards):
+      path = _raw_path(work, index, len(shards))
+      if path.exists():
+        advance(columns.num_rows(shard), note='(done before)')
+        continue
+      groups = group_store.read_groups(shard)
+      ratings = None
+      with work.devices():
+        if hasattr(score_groups, 'ratings'):
+          ratings = score_groups.ratings(groups)
+          rewards = [values.mean(axis=1) for values in ratings]
+        else:
+          rewards = score_groups(groups)
+      _check_rewards(groups, rewards)
+      reward_store.write_rewards(
+        path, [group.source_id for group in groups], rewards, ratings=ratings
+      )
+      work.save_cost()
+      advance(len(groups))
+
+
+def _check_rewards(
+  groups: Sequence[group_store.Group], rewards: Sequence[np.ndarray]
+) -> None:
+  """Raises ValueError where a scorer's answer is not one number per candidate."""
+  if len(rewards) != len(groups):
+    raise ValueError(f'the scorer gave {len(rewards)} answers to {len(groups)} groups')
+  for group, values in zip(groups, rewards, strict=True):
+    if np.shape(values) != (group.num_candidates,):
+      raise ValueError(
+        f'the scorer gave shape {np.shape(values)} for source {group.source_id}, '
+        f'which has {group.num_candidates} candidates'
+      )
+    if not np.isfinite(values).all():
+      bad = int(np.flatnonzero(~np.isfinite(values))[0])
+      raise ValueError(
+        f'the scorer gave {values[bad]} to candidate {bad} of source '
+        f'{group.source_id}, {group.texts[bad]!r}: rewards must be finite'
+      )
+
+
+def _flat(path: Any) -> np.ndarray:
+  rewards = reward_store.read_rewards(path).rewards
+  return np.concatenate([np.zeros(0, np.float32), *rewards])
+
+
+class _Summary:
+  """Accumulates what the results say about a scored set."""
+
+  def __init__(self, num_shards: int, num_gold_sources: int):
+    self._per_shard = -(-num_gold_sources // num_shards)
+    self._sum = {'model': 0.0, 'data': 0.0}
+    self._count = {'model': 0, 'data': 0}
+    self._rewards: dict[str, list[np.ndarray]] = {'model': [], 'data': []}
+    self._predicted: list[np.ndarray] = []
+    self._gold: list[np.ndarray] = []
+
+  def add(self, shard: Any, rewards: Sequence[np.ndarray]) -> None:
+    """Adds one shard's rewards, normalised where the set is."""
+    groups = group_store.read_groups(shard, columns=['origins'])
+    flat = np.concatenate([np.zeros(0, np.float32), *rewards])
+    origins = np.array([o for group in groups for o in group.origins])
+    for origin in self._rewards:
+      self._rewards[origin].append(flat[origins == origin])
+    rows = np.unique(np.linspace(0, len(groups) - 1, self._per_shard).astype(int))
+    self._compare(shard, rows if self._per_shard else rows[:0], rewards)
+
+  def _compare(self, shard: Any, rows: np.ndarray, rewards: Sequence[Any]) -> None:
+    """Compares the policy's candidates of some rows with the gold measure."""
+    fields = ['texts', 'origins', 'reference', 'renderings']
+    groups = group_store.read_groups(shard, columns=fields, rows=rows)
+    for row, group in zip(rows, groups, strict=True):
+      if group.reference is None and not group.renderings:
+        continue
+      drawn = [i for i, origin in enumerate(group.origins) if origin == 'model']
+      self._predicted.append(np.asarray(rewards[row])[drawn])
+      self._gold.append(text.Gold()([group_store.take(group, drawn)])[0])
+
+  def results(self) -> dict[str, Any]:
+    """Returns JSON values for stage.json."""
+    by_origin = {key: np.concatenate(values) for key, values in self._rewards.items()}
+    every = np.concatenate(list(by_origin.values()))
+    edges = np.linspace(every.min(), every.max() + 1e-6, HISTOGRAM_BINS + 1)
+    compared = None
+    if self._gold:
+      compared = agreement.agreement(self._predicted, self._gold).to_dict()
+    return {
+      'candidates': int(every.size),
+      'mean_reward': float(every.mean(dtype=np.float64)),
+      'max_reward': float(every.max()),
+      'mean_reward_model': _mean(by_origin['model']),
+      'mean_reward_data': _mean(by_origin['data']),
+      'histogram': {
+        'edges': edges.tolist(),
+        'counts': np.histogram(by_origin['model'], edges)[0].tolist(),
+        'counts_data': np.histogram(by_origin['data'], edges)[0].tolist(),
+      },
+      'gold_agreement': compared,
+    }
+
+
+def _mean(values: np.ndarray) -> float | None:
+  return float(values.mean(dtype=np.float64)) if values.size else None

@@ -1,0 +1,1 @@
+"""Mesh and sharding, optimisers, the train step, the loop around it, checkpoints."""

@@ -1,0 +1,369 @@
+"""Checkpoints: finished policies in T5X's layout, and training that goes on.
+
+A finished policy is a directory that T5X, or Orbax alone, reads:
+
+    checkpoint_<step>/state/    {'target': params,
+                                 'state': {'step': [] int32, 'param_states': {}}}
+
+  orbax.checkpoint.PyTreeCheckpointer().restore('.../checkpoint_<step>/state')
+
+It appears in one step, complete. Training in progress is kept by
+`TrainingCheckpoints` in Orbax's own layout, one directory per step.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+from etils import epath
+from flax import linen as nn
+
+from rest_jax import paths
+
+PREFIX = 'checkpoint_'
+ITEM = 'state'
+_NAME = re.compile(rf'{PREFIX}(\d+)')
+
+
+def _handler() -> ocp.PyTreeCheckpointHandler:
+  return ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=False)
+
+
+def save_params(path: paths.PathLike, params: Any, *, step: int) -> epath.Path:
+  """Writes parameters as `path`/checkpoint_<step>, in T5X's layout.
+
+  A checkpoint of the same step is replaced. With several hosts all call it.
+
+  Args:
+    path: the directory that holds the checkpoints; made if absent.
+    params: nested dictionaries of arrays, unboxed.
+    step: of training; part of the name, and stored.
+
+  Returns:
+    The checkpoint's directory.
+  """
+  target = paths.as_path(path) / f'{PREFIX}{int(step)}'
+  tree = {
+    'target': params,
+    'state': {'step': np.asarray(step, np.int32), 'param_states': {}},
+  }
+  with ocp.Checkpointer(_handler()) as checkpointer:
+    checkpointer.save(_absolute(target) / ITEM, ocp.args.PyTreeSave(tree), force=True)
+  return target
+
+
+def _absolute(path: epath.Path) -> epath.Path:
+  return path if paths.is_remote(path) else path.resolve()
+
+
+def step_of(path: paths.PathLike) -> int:
+  """The step of a checkpoint, from its directory's name.
+
+  Raises:
+    ValueError: the name is not checkpoint_<step>.
+  """
+  name = paths.as_path(path).name
+  match = _NAME.fullmatch(name)
+  if not match:
+    raise ValueError(f'{name!r} is not the name of a checkpoint, {PREFIX}<step>')
+  return int(match.group(1))
+
+
+def latest_checkpoint(directory: paths.PathLike) -> epath.Path:
+  """The complete checkpoint of the highest step in a directory.
+
+  Raises:
+    ValueError: there is none.
+  """
+  folder = paths.as_path(directory)
+  names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+  found = [
+    folder / name
+    for name in names
+    if _NAME.fullmatch(name) and (folder / name / ITEM).exists()
+  ]
+  if not found:
+    raise ValueError(
+      f'{folder} holds no checkpoint ({PREFIX}<step>/{ITEM}): check the path; a '
+      'checkpoint whose writing was cut short does not count'
+    )
+  return max(found, key=step_of)
+
+
+def load_params(
+  path: paths.PathLike, *, abstract: Any = None, shardings: Any = None
+) -> Any:
+  """Reads the parameters of a checkpoint; an optimiser's state in it is not read.
+
+  Args:
+    path: a directory checkpoint_<step>, ours or T5X's.
+    abstract: arrays or shapes that the parameters must match, name by name; they
+      are read as its types. Without, any parameters are read as they are.
+    shardings: like `abstract`; each device reads its own part. Without,
+      parameters are NumPy arrays.
+
+  Raises:
+    ValueError: there is no such checkpoint; its parameters are not those of
+      `abstract` (names the first one, what was expected, what was found); or it
+      is damaged.
+  """
+  folder = paths.as_path(path)
+  folder = _absolute(folder if folder.name == ITEM else folder / ITEM)
+  if not folder.exists():
+    raise ValueError(
+      f'{folder} does not exist: give the directory {PREFIX}<step> of a finished '
+      'checkpoint'
+    )
+  stored = _stored(folder)
+  if abstract is None:
+    abstract = stored
+  abstract = nn.meta.unbox(abstract)
+  _check_match(folder, _flat(stored), _flat(abstract))
+  if shardings is None:
+    shardings = jax.tree.map(lambda _: None, abstract)
+    restore_args = jax.tree.map(_restore_arg, abstract)
+  else:
+    restore_args = jax.tree.map(_restore_arg, abstract, shardings)
+  try:
+    return _restore(folder, abstract, restore_args)
+  except Exception as error:
+    name = _first_unreadable(folder, _flat(restore_args))
+    raise ValueError(
+      f'{folder} is damaged: parameter {name!r} cannot be read '
+      f'({_first_line(error)}). A file in it was cut short or lost: use another '
+      'checkpoint, or make this one again'
+    ) from error
+
+
+def _restore_arg(leaf: Any, sharding: Any = None) -> ocp.RestoreArgs:
+  if sharding is None:
+    return ocp.RestoreArgs(restore_type=np.ndarray, dtype=leaf.dtype)
+  return ocp.ArrayRestoreArgs(
+    sharding=sharding, global_shape=leaf.shape, dtype=leaf.dtype
+  )
+
+
+def _restore(folder: epath.Path, item: Any, restore_args: Any) -> Any:
+  args = ocp.args.PyTreeRestore(
+    item={'target': item},
+    restore_args={'target': restore_args},
+    partial_restore=True,
+  )
+  with ocp.Checkpointer(_handler()) as checkpointer:
+    return checkpointer.restore(folder, args)['target']
+
+
+def _stored(folder: epath.Path) -> Any:
+  """Shapes and types of the parameters in a checkpoint, without reading them."""
+  try:
+    with ocp.Checkpointer(_handler()) as checkpointer:
+      tree = checkpointer.metadata(folder).item_metadata.tree
+  except Exception as error:
+    raise ValueError(
+      f'{folder} is damaged: its list of parameters cannot be read '
+      f'({_first_line(error)}). Use another checkpoint, or make this one again'
+    ) from error
+  if 'target' not in tree:
+    raise ValueError(
+      f'{folder} holds {sorted(tree)} and no parameters under "target": it is not a '
+      'checkpoint of T5X or of this package'
+    )
+  return jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree['target']
+  )
+
+
+def _flat(tree: Any) -> dict[str, Any]:
+  """{'encoder/layers_0/.../kernel': leaf}, sorted by name."""
+  pairs = jax.tree_util.tree_leaves_with_path(tree)
+  named = {
+    jax.tree_util.keystr(path, simple=True, separator='/'): leaf for path, leaf in pairs
+  }
+  return dict(sorted(named.items()))
+
+
+def _check_match(
+  folder: epath.Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> None:
+  """Raises ValueError for the first parameter, by name, that does not match."""
+  advice = (
+    'The checkpoint belongs to a model of another configuration: load it with its '
+    'own, or choose another checkpoint'
+  )
+  for name in sorted({*stored, *wanted}):
+    if name not in stored:
+      text = f'lacks parameter {name!r} of shape {tuple(wanted[name].shape)}'
+    elif name not in wanted:
+      text = (
+        f'holds parameter {name!r} of shape {tuple(stored[name].shape)}, which the '
+        'model does not have'
+      )
+    elif tuple(stored[name].shape) != tuple(wanted[name].shape):
+      text = (
+        f'holds parameter {name!r} with shape {tuple(stored[name].shape)}; the model '
+        f'expects {tuple(wanted[name].shape)}'
+      )
+    else:
+      continue
+    raise ValueError(f'{folder} {text}. {advice}')
+
+
+def _first_unreadable(folder: epath.Path, restore_args: Mapping[str, Any]) -> str:
+  """Reads one parameter after the other until one fails."""
+  for name, arg in restore_args.items():
+    tree: Any = arg
+    for key in reversed(name.split('/')):
+      tree = {key: tree}
+    try:
+      _restore(folder, jax.tree.map(lambda _: 0, tree), tree)
+    except Exception:
+      return name
+  return 'unknown: each can be read by itself'
+
+
+def _first_line(error: BaseException) -> str:
+  lines = str(error).strip().splitlines()
+  return lines[0][:200] if lines else type(error).__name__
+
+
+class MismatchError(ValueError):
+  """A checkpoint is whole, and of another model or optimiser."""
+
+
+class Snapshot(NamedTuple):
+  """What a checkpoint of training in progress holds."""
+
+  state: Any  # TrainState
+  best_params: Any | None  # None: the state's own, or nothing is being compared
+  record: dict[str, Any]  # JSON: history and what else the loop must know
+
+
+class TrainingCheckpoints:
+  """Checkpoints of training in progress: asynchronous, sharded, the latest few.
+
+  A kill while one is written leaves the earlier ones. One that cannot be read
+  is moved to `unreadable/` beside the directory, with a warning, and the one
+  before it is used. With several hosts all call every method.
+
+  Args:
+    directory: made if absent.
+    keep: how many to keep, at least 1; 2 and more can survive a damaged one.
+  """
+
+  def __init__(self, directory: paths.PathLike, *, keep: int = 2):
+    if keep < 1:
+      raise ValueError(f'keep={keep} must be at least 1')
+    self.directory = _absolute(paths.as_path(directory))
+    self._keep = keep
+    self._manager: Any = None
+
+  def save(self, step: int, snapshot: Snapshot) -> None:
+    """Starts to write a checkpoint; the arrays may be donated when it returns."""
+    items = {
+      'state': ocp.args.PyTreeSave(snapshot.state._asdict()),
+      'record': ocp.args.JsonSave(snapshot.record),
+    }
+    if snapshot.best_params is not None:
+      items['best_params'] = ocp.args.PyTreeSave(snapshot.best_params)
+    self._open().save(step, args=ocp.args.Composite(**items), force=True)
+
+  def restore(self, abstract_state: Any) -> tuple[int, Snapshot] | None:
+    """The newest readable checkpoint, into the shardings of `abstract_state`.
+
+    Returns:
+      (step, snapshot); None where there is none.
+
+    Raises:
+      ValueError: a checkpoint is whole but its arrays are not the state's: the
+        model or the optimiser has changed.
+    """
+    for step in sorted(self._open().all_steps(), reverse=True):
+      try:
+        return step, self._restore(step, abstract_state)
+      except MismatchError:
+        raise
+      except Exception as error:
+        aside = self.directory.parent / 'unreadable' / str(step)
+        logging.warning(
+          'checkpoint %s cannot be read (%s): it is moved to %s, and training goes on '
+          'from the one before it, or from the start',
+          self.directory / str(step), _first_line(error), aside,
+        )
+        self._move_aside(step, aside)
+    return None
+
+  def wait(self) -> None:
+    """Waits until what was saved is on disk; raises what went wrong there."""
+    if self._manager is not None:
+      self._manager.wait_until_finished()
+
+  def close(self) -> None:
+    """Waits, and releases the threads."""
+    if self._manager is not None:
+      manager, self._manager = self._manager, None
+      manager.close()
+
+  def _open(self) -> Any:
+    if self._manager is None:
+      options = ocp.CheckpointManagerOptions(
+        max_to_keep=self._keep, cleanup_tmp_directories=True
+      )
+      self._manager = ocp.CheckpointManager(
+        self.directory,
+        options=options,
+        item_names=('state', 'best_params', 'record'),
+        item_handlers={
+          'state': _handler(),
+          'best_params': _handler(),
+          'record': ocp.JsonCheckpointHandler(),
+        },
+      )
+    return self._manager
+
+  def _move_aside(self, step: int, aside: epath.Path) -> None:
+    self.close()
+    if jax.process_index() == 0:
+      paths.remove_tree(aside)
+      aside.parent.mkdir(parents=True, exist_ok=True)
+      (self.directory / str(step)).rename(aside)
+    ocp.multihost.sync_global_processes(f'unreadable_{step}')
+
+  def _restore(self, step: int, abstract_state: Any) -> Snapshot:
+    folder = self.directory / str(step)
+    wanted = abstract_state._asdict()
+    _check_state(folder, self._open().item_metadata(step)['state'].tree, wanted)
+    items = {
+      'state': _pytree_restore(wanted),
+      'record': ocp.args.JsonRestore(),
+    }
+    has_best = (folder / 'best_params').exists()
+    if has_best:
+      items['best_params'] = _pytree_restore(wanted['params'])
+    found = self._open().restore(step, args=ocp.args.Composite(**items))
+    record = found['record']
+    if not isinstance(record, dict):
+      raise ValueError(f'its record is {json.dumps(record)[:40]}, not an object')
+    state = type(abstract_state)(**found['state'])
+    return Snapshot(state, found['best_params'] if has_best else None, record)
+
+
+def _pytree_restore(wanted: Any) -> Any:
+  args = jax.tree.map(lambda x: _restore_arg(x, x.sharding), wanted)
+  return ocp.args.PyTreeRestore(item=wanted, restore_args=args)
+
+
+def _check_state(folder: epath.Path, stored: Any, wanted: Any) -> None:
+  found = {name: tuple(leaf.shape) for name, leaf in _flat(stored).items()}
+  expected = {name: tuple(leaf.shape) for name, leaf in _flat(wanted).items()}
+  for name in sorted({*found, *expected}):
+    if found.get(name) != expected.get(name):
+      raise MismatchError(
+        f'{folder}: {name!r} has shape {found.get(name, "(absent)")} and '
+        f'{expected.get(name, "(absent)")} is expected: the model or the optimiser has '
+        'changed since. Restore the settings, or remove that directory to start over'
+      )

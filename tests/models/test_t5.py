@@ -1,0 +1,415 @@
+"""T5 against its goldens, and what must not change its logits."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from flax import traverse_util
+
+from rest_jax.interop import huggingface
+from rest_jax.models import stacking, t5
+
+GOLDENS = pathlib.Path(__file__).parents[1] / 'goldens'
+
+CONFIG = t5.T5Config(
+  vocab_size=40,
+  emb_dim=16,
+  num_heads=3,
+  head_dim=6,
+  mlp_dim=24,
+  num_encoder_layers=2,
+  num_decoder_layers=3,
+)
+V1_0 = dataclasses.replace(CONFIG, mlp_activations=('relu',), logits_via_embedding=True)
+SCANNED = dataclasses.replace(CONFIG, scan_layers=True)
+BATCH, SAMPLES, SOURCE, LENGTH = 3, 4, 7, 6
+
+# Float32 rounding along 5 layers: 3e-7 of logits near 3 was measured between
+# programs that add in another order; 2e-5 leaves room for another machine.
+TOLERANCE = 2e-5
+
+
+@functools.cache
+def make_params(config):
+  """Random parameters, large enough that attention and biases matter."""
+  tokens = jnp.ones((1, 1), jnp.int32)
+  variables = jax.jit(t5.T5(config).init)(jax.random.key(0), tokens, tokens[None])
+  params = nn.unbox(variables)['params']
+  leaves, structure = jax.tree.flatten(params)
+  keys = jax.random.split(jax.random.key(1), len(leaves))
+  noisy = [
+    leaf + 0.2 * jax.random.normal(key, leaf.shape)
+    for leaf, key in zip(leaves, keys, strict=True)
+  ]
+  return jax.tree.unflatten(structure, noisy)
+
+
+@functools.cache
+def call(config, method=None, dropout=False):
+  model = t5.T5(config)
+
+  def apply(params, *args, rng=None):
+    options = {'enable_dropout': True} if dropout else {}
+    rngs = {'dropout': rng} if dropout else None
+    return model.apply({'params': params}, *args, method=method, rngs=rngs, **options)
+
+  return jax.jit(apply)
+
+
+def make_tokens():
+  rng = np.random.default_rng(2)
+  source = rng.integers(2, 40, (BATCH, SOURCE)).astype(np.int32)
+  source[0, 5:], source[1, 2:] = 0, 0  # padded; the third source is full
+  target = rng.integers(2, 40, (BATCH, SAMPLES, LENGTH)).astype(np.int32)
+  target[:, :, 0] = 0
+  return source, target
+
+
+def assert_close(got, want, tolerance=TOLERANCE):
+  np.testing.assert_allclose(got, want, rtol=0, atol=tolerance)
+
+
+def decode_all(config, params, source, target, cache_lengths):
+  """Logits from decode_step, the cache growing along `cache_lengths`."""
+  encoded = call(config, 'encode')(params, source)
+  cross = call(config, 'cross_keys_values')(params, encoded)
+  model = t5.T5(config)
+  cache = model.apply({}, BATCH, SAMPLES, cache_lengths[0], method='init_cache')
+  logits = []
+  for position in range(target.shape[2]):
+    if position >= t5.cache_length(cache):
+      cache = t5.pad_cache(cache, next(n for n in cache_lengths if n > position))
+    step, cache = call(config, 'decode_step')(
+      params, target[:, :, position], jnp.int32(position), cache, cross, source != 0
+    )
+    logits.append(step)
+  return jnp.stack(logits, axis=2), cache
+
+
+@pytest.mark.parametrize('name', ['t5_v1_0', 't5_v1_1'])
+def test_logits_equal_hugging_face(name):
+  golden = np.load(GOLDENS / f'{name}.npz')
+  config = huggingface.config_from_huggingface(json.loads(str(golden['config'])))
+  state = {
+    key.removeprefix('state/'): golden[key]
+    for key in golden.files
+    if key.startswith('state/')
+  }
+  params = huggingface.params_from_huggingface(state, config)
+  logits = call(config)(
+    params, golden['encoder_input_tokens'], golden['decoder_input_tokens'][:, None]
+  )
+  # PyTorch's float32 logits are up to 4e-6 from its float64 ones (t5_v1_1), ours up
+  # to 6e-6, of logits up to 4; the exact GELU would be 1e-4 away or more.
+  assert_close(logits[:, 0], golden['logits'], 2e-5)
+
+
+@pytest.mark.parametrize('config', [CONFIG, V1_0, SCANNED], ids=['1.1', '1.0', 'scan'])
+@pytest.mark.parametrize('cache_lengths', [(6,), (11,), (2, 4, 9)])
+def test_cached_decoding_equals_teacher_forcing(config, cache_lengths):
+  source, target = make_tokens()
+  params = make_params(config)
+  whole = call(config)(params, source, target)
+  stepwise, cache = decode_all(config, params, source, target, cache_lengths)
+  assert whole.dtype == stepwise.dtype == jnp.float32
+  assert_close(stepwise, whole)
+  assert t5.cache_length(cache) == cache_lengths[-1]
+
+
+@pytest.mark.parametrize('config', [CONFIG, SCANNED], ids=['loop', 'scan'])
+def test_later_cache_positions_are_not_read(config):
+  source, target = make_tokens()
+  params = make_params(config)
+  _, cache = decode_all(config, params, source, target[:, :, :3], (8,))
+  dirty = jax.tree.map(lambda x: x.at[..., 4:, :].set(50.0), cache)
+  cross = call(config, 'cross_keys_values')(
+    params, call(config, 'encode')(params, source)
+  )
+  args = target[:, :, 3], jnp.int32(3)
+  step = call(config, 'decode_step')
+  clean_logits, _ = step(params, *args, cache, cross, source != 0)
+  dirty_logits, after = step(params, *args, dirty, cross, source != 0)
+  np.testing.assert_array_equal(clean_logits, dirty_logits)
+  # Only position 3 was written.
+  for old, new in zip(jax.tree.leaves(dirty), jax.tree.leaves(after), strict=True):
+    changed = np.asarray(old != new).any(axis=(*range(old.ndim - 2), old.ndim - 1))
+    np.testing.assert_array_equal(changed, np.arange(8) == 3)
+
+
+def test_cache_layouts():
+  for config, lead in ((CONFIG, ()), (SCANNED, (3,))):
+    cache = t5.T5(config).apply({}, 2, 5, 9, method='init_cache')
+    leaves = jax.tree.leaves(cache)
+    assert len(leaves) == (2 if lead else 6)
+    for leaf in leaves:
+      assert leaf.shape == (*lead, 2, 5, 3, 9, 6)
+      assert leaf.shape[t5.CACHE_BATCH_AXIS] == 2
+      assert leaf.shape[t5.CACHE_SAMPLES_AXIS] == 5
+      assert leaf.shape[t5.CACHE_LENGTH_AXIS] == 9
+    encoded = jnp.zeros((2, 7, 16))
+    cross = call(config, 'cross_keys_values')(make_params(config), encoded)
+    for leaf in jax.tree.leaves(cross):
+      assert leaf.shape == (*lead, 2, 7, 3, 6)  # no samples axis: nothing is copied
+  with pytest.raises(ValueError, match='holds 9 positions'):
+    t5.pad_cache(cache, 8)
+
+
+def test_grouped_equals_ungrouped():
+  source, target = make_tokens()
+  params = make_params(CONFIG)
+  grouped = call(CONFIG)(params, source, target)
+  single = call(CONFIG)(
+    params,
+    np.repeat(source, SAMPLES, axis=0),
+    target.reshape(BATCH * SAMPLES, 1, LENGTH),
+  )
+  assert_close(grouped, single.reshape(grouped.shape))
+  # A mix-up of candidates or sources would show: all rows differ.
+  flat = np.asarray(single).reshape(BATCH * SAMPLES, -1)
+  assert len(np.unique(flat.round(3), axis=0)) == BATCH * SAMPLES
+
+
+def test_samples_and_groups_are_equivariant():
+  source, target = make_tokens()
+  params = make_params(CONFIG)
+  logits = call(CONFIG)(params, source, target)
+  assert_close(
+    call(CONFIG)(params, source[::-1], target[::-1, ::-1])[::-1, ::-1], logits
+  )
+
+
+def test_source_padding_does_not_matter():
+  source, target = make_tokens()
+  params = make_params(CONFIG)
+  logits = call(CONFIG)(params, source, target)
+  longer = np.pad(source, ((0, 0), (0, 4)))
+  assert_close(call(CONFIG)(params, longer, target), logits)
+  real = source.copy()
+  real[0, 5] = 9  # a real token in place of padding does matter
+  assert np.abs(call(CONFIG)(params, real, target)[0] - logits[0]).max() > 1e-2
+
+
+def test_a_source_of_padding_alone_is_finite():
+  source, target = make_tokens()
+  source[1] = 0
+  assert np.isfinite(call(CONFIG)(make_params(CONFIG), source, target)).all()
+
+
+def test_decoder_is_causal():
+  source, target = make_tokens()
+  params = make_params(CONFIG)
+  logits = call(CONFIG)(params, source, target)
+  other = target.copy()
+  other[:, :, 4:] = (other[:, :, 4:] + 5) % 38 + 2
+  changed = call(CONFIG)(params, source, other)
+  np.testing.assert_array_equal(changed[:, :, :4], logits[:, :, :4])
+  assert np.abs(changed[:, :, 4:] - logits[:, :, 4:]).min(axis=-1).max() > 1e-3
+  # Target padding, and more of it, leaves the earlier positions alone.
+  padded = target.copy()
+  padded[:, :, 4:] = 0
+  padded = np.pad(padded, ((0, 0), (0, 0), (0, 3)))
+  assert_close(call(CONFIG)(params, source, padded)[:, :, :4], logits[:, :, :4])
+
+
+@pytest.mark.parametrize('remat', [False, True])
+def test_scanned_layers_equal_looped_ones(remat):
+  source, target = make_tokens()
+  params = make_params(CONFIG)
+  scanned = dataclasses.replace(SCANNED, remat=remat)
+  stacked = stacking.stack_layers(params)
+  assert jax.tree.structure(stacked) == jax.tree.structure(make_params(SCANNED))
+  assert_close(
+    call(scanned)(stacked, source, target), call(CONFIG)(params, source, target)
+  )
+
+
+@pytest.mark.parametrize('scan', [False, True])
+def test_remat_changes_no_gradient(scan):
+  source, target = make_tokens()
+  config = SCANNED if scan else CONFIG
+  params = make_params(config)
+
+  def gradient(config):
+    def loss(params):
+      logits = t5.T5(config).apply(
+        {'params': params},
+        source,
+        target,
+        enable_dropout=True,
+        rngs={'dropout': jax.random.key(3)},
+      )
+      return jnp.mean(jax.nn.logsumexp(logits, axis=-1))
+
+    return jax.jit(jax.grad(loss))(params)
+
+  config = dataclasses.replace(config, dropout_rate=0.3)
+  plain = gradient(config)
+  again = gradient(dataclasses.replace(config, remat=True))
+  for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(again), strict=True):
+    assert_close(a, b, 1e-6)  # same masks, or the difference would be near 1e-2
+
+
+@pytest.mark.parametrize('config', [CONFIG, V1_0], ids=['1.1', '1.0'])
+def test_gradients_are_finite_and_reach_every_parameter(config):
+  source, target = make_tokens()
+  source[1] = 0  # a source of padding alone, too
+
+  def loss(params):
+    logits = t5.T5(config).apply({'params': params}, source, target)
+    return jnp.mean(jnp.square(logits))
+
+  gradients = jax.jit(jax.grad(loss))(make_params(config))
+  for name, leaf in traverse_util.flatten_dict(gradients, sep='/').items():
+    assert np.isfinite(leaf).all(), name
+    assert np.abs(leaf).max() > 0, name
+
+
+def test_bfloat16_is_near_float32():
+  source, target = make_tokens()
+  params = make_params(CONFIG)
+  half = dataclasses.replace(CONFIG, dtype='bfloat16')
+  wanted = np.asarray(call(CONFIG)(params, source, target))
+  got = call(half)(params, source, target)
+  assert got.dtype == jnp.float32
+  # bfloat16 keeps 8 bits (4e-3); 5 layers and a sum of 16 terms gave 1 % of the
+  # logits' deviation, root mean square.
+  error = np.sqrt(np.mean((np.asarray(got) - wanted) ** 2)) / np.std(wanted)
+  assert 1e-5 < error < 0.05
+  stepwise, cache = decode_all(half, params, source, target, (8,))
+  assert {leaf.dtype for leaf in jax.tree.leaves(cache)} == {jnp.dtype('bfloat16')}
+  error = np.sqrt(np.mean((np.asarray(stepwise) - wanted) ** 2)) / np.std(wanted)
+  assert error < 0.05
+
+
+def test_dropout_acts_only_when_enabled():
+  source, target = make_tokens()
+  params = make_params(CONFIG)
+  config = dataclasses.replace(CONFIG, dropout_rate=0.5)
+  clean = call(CONFIG)(params, source, target)
+  np.testing.assert_array_equal(call(config)(params, source, target), clean)
+  one, same, other = (
+    call(config, dropout=True)(params, source, target, rng=jax.random.key(seed))
+    for seed in (0, 0, 1)
+  )
+  np.testing.assert_array_equal(one, same)
+  assert np.abs(one - clean).max() > 0.1
+  assert np.abs(one - other).max() > 0.1
+
+
+@pytest.mark.parametrize('config', [CONFIG, SCANNED], ids=['loop', 'scan'])
+def test_jit_equals_eager(config):
+  source, target = make_tokens()
+  params = make_params(config)
+  eager = t5.T5(config).apply({'params': params}, source, target)
+  assert_close(call(config)(params, source, target), eager)
+
+
+def test_features_make_the_logits():
+  source, target = make_tokens()
+  params = make_params(CONFIG)
+  encoded = call(CONFIG, 'encode')(params, source)
+  assert encoded.shape == (BATCH, SOURCE, 16)
+  features = call(CONFIG, 'decode_features')(params, encoded, source, target)
+  assert features.shape == (BATCH, SAMPLES, LENGTH, 16)
+  kernel = params['decoder']['logits_dense']['kernel']
+  logits = call(CONFIG)(params, source, target)
+  assert_close(np.asarray(features) @ np.asarray(kernel), logits)
+  assert_close(call(CONFIG, 'decode')(params, encoded, source, target), logits)
+
+
+def test_tied_logits_are_divided_by_the_root_of_the_width():
+  source, target = make_tokens()
+  params = make_params(V1_0)
+  encoded = call(V1_0, 'encode')(params, source)
+  features = call(V1_0, 'decode_features')(params, encoded, source, target)
+  table = np.asarray(params['token_embedder']['embedding'])
+  assert_close(np.asarray(features) @ table.T / 4.0, call(V1_0)(params, source, target))
+
+
+def attention_shapes():
+  shapes = dict.fromkeys(('query', 'key', 'value'), (16, 18))
+  return {
+    name: {'kernel': shape} for name, shape in {**shapes, 'out': (18, 16)}.items()
+  }
+
+
+def test_parameter_names_and_shapes_are_t5x_minimal_t5():
+  norm = {'scale': (16,)}
+  gated = {
+    'wi_0': {'kernel': (16, 24)},
+    'wi_1': {'kernel': (16, 24)},
+    'wo': {'kernel': (24, 16)},
+  }
+  encoder_layer = {
+    'attention': attention_shapes(),
+    'mlp': gated,
+    'pre_attention_layer_norm': norm,
+    'pre_mlp_layer_norm': norm,
+  }
+  decoder_layer = {
+    'self_attention': attention_shapes(),
+    'encoder_decoder_attention': attention_shapes(),
+    'mlp': gated,
+    'pre_self_attention_layer_norm': norm,
+    'pre_cross_attention_layer_norm': norm,
+    'pre_mlp_layer_norm': norm,
+  }
+  expected = {
+    'token_embedder': {'embedding': (40, 16)},
+    'encoder': {
+      **{f'layers_{i}': encoder_layer for i in range(2)},
+      'encoder_norm': norm,
+      'relpos_bias': {'rel_embedding': (3, 32)},
+    },
+    'decoder': {
+      **{f'layers_{i}': decoder_layer for i in range(3)},
+      'decoder_norm': norm,
+      'relpos_bias': {'rel_embedding': (3, 32)},
+      'logits_dense': {'kernel': (16, 40)},
+    },
+  }
+  shapes = t5.parameter_shapes(CONFIG)
+  assert jax.tree.map(lambda leaf: leaf.shape, shapes) == expected
+  assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype('float32')}
+  old = t5.parameter_shapes(V1_0)
+  assert 'logits_dense' not in old['decoder']
+  assert set(old['encoder']['layers_0']['mlp']) == {'wi', 'wo'}
+  scanned = t5.parameter_shapes(SCANNED)
+  kernel = scanned['encoder']['encoder']['mlp']['wi_0']['kernel']
+  assert kernel.shape == (16, 2, 24)
+  scale = scanned['decoder']['decoder']['pre_mlp_layer_norm']['scale']
+  assert scale.shape == (16, 3)
+
+
+@pytest.mark.parametrize('config', [CONFIG, SCANNED], ids=['loop', 'scan'])
+def test_every_parameter_axis_has_a_logical_name(config):
+  tokens = jnp.ones((1, 1), jnp.int32)
+  variables = jax.eval_shape(
+    t5.T5(config).init, jax.random.key(0), tokens, tokens[None]
+  )
+  specs = traverse_util.flatten_dict(
+    nn.get_partition_spec(variables)['params'], sep='/'
+  )
+  shapes = traverse_util.flatten_dict(nn.unbox(variables)['params'], sep='/')
+  size_of = {
+    'vocab': 40, 'embed': 16, 'joined_kv': 18, 'mlp': 24, 'heads': 3,
+    'relpos_buckets': 32,
+  }  # fmt: skip
+  for name, spec in specs.items():
+    assert len(spec) == len(shapes[name].shape), name
+    for axis, size in zip(spec, shapes[name].shape, strict=True):
+      layers = 2 if name.startswith('encoder') else 3
+      assert size == (layers if axis == 'layers' else size_of[axis]), name
+  assert any('layers' in spec for spec in specs.values()) == config.scan_layers
+
+
+def test_a_target_without_samples_axis_is_refused():
+  source, target = make_tokens()
+  with pytest.raises(ValueError, match=r'decoder_input_tokens.*samples axis of 1'):
+    t5.T5(CONFIG).apply({'params': make_params(CONFIG)}, source, target[:, 0])
