@@ -1,8 +1,8 @@
 """Packaging of rest_jax. Linters, types and tests are set in pyproject.toml.
 
 The gin files live in the top-level folder `gin_configs/`, where people read and
-edit them. `package_dir` maps that folder to the package `rest_jax.gin_configs`,
-so a wheel carries them too; an editable install reads them from the checkout.
+edit them. `package_dir` maps it to `rest_jax/gin_configs` of a wheel. `rest_jax.main`
+looks in both places, by path: an editable install reads those of the checkout.
 """
 
 import ast

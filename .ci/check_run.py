@@ -4,7 +4,8 @@
     python .ci/check_run.py RUN --unchanged FILE   after the second
 
 The first call writes to FILE when each stage was published; the second requires
-that no stage was added, removed or published again.
+that no stage was added, removed or published again. The report alone is: it lists
+what was reused, which the second call requires of every stage.
 """
 
 import argparse
@@ -38,10 +39,27 @@ STAGES = {
 
 
 def published(run: pathlib.Path) -> dict[str, int]:
-  """For each finished artifact, when its stage.json was written (ns)."""
+  """For each finished artifact but the report, when stage.json was written (ns)."""
   return {
-    path.parent.name: path.stat().st_mtime_ns for path in run.glob('*/stage.json')
+    path.parent.name: path.stat().st_mtime_ns
+    for path in run.glob('*/stage.json')
+    if path.parent.name != 'report'
   }
+
+
+def reuse_problems(
+  run: pathlib.Path, before: dict[str, int], after: dict[str, int]
+) -> list[str]:
+  """What the second start built again, in sentences."""
+  problems = []
+  names = sorted({*before, *after})
+  if changed := [name for name in names if before.get(name) != after.get(name)]:
+    problems.append(f'the second start built again instead of reusing: {changed}')
+  summary = json.loads((run / 'report' / 'summary.json').read_text(encoding='utf-8'))
+  stages = summary.get('stages') or []
+  if built := [stage['name'] for stage in stages if not stage['reused']]:
+    problems.append(f'the second report says that these were not reused: {built}')
+  return problems
 
 
 def summary_problems(summary: dict[str, Any]) -> list[str]:
@@ -94,11 +112,8 @@ def main() -> int:
     args.remember.write_text(json.dumps(stages))
   else:
     before = json.loads(args.unchanged.read_text())
-    changed = sorted(
-      name for name in {*before, *stages} if before.get(name) != stages.get(name)
-    )
-    if changed:
-      problems.append(f'the second start built again instead of reusing: {changed}')
+    if not problems:
+      problems = reuse_problems(args.run, before, stages)
   for problem in problems:
     print(f'check_run: {problem}', file=sys.stderr)
   if not problems:

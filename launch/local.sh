@@ -9,12 +9,10 @@
 #   launch/local.sh --gin_file=gin_configs/FILE.gin    with one more gin file
 #
 # FLAGS are those of `python -m rest_jax.main` (launch/local.sh --helpfull lists
-# them) and follow the two this script gives:
+# them) and follow --gin_file=gin_configs/runs/local.gin, which this script gives. A
+# further --gin_file is read after local.gin, bindings after all files, and of two
+# that bind the same name the later one wins.
 #
-#   --gin_file=gin_configs/runs/local.gin --gin.MODEL_DIR="'runs/local'"
-#
-# so a binding given later wins, and a further --gin_file is read after local.gin.
-# Bindings win over files: to change the folder use --gin.MODEL_DIR, not a file.
 # Relative paths start at the root of the checkout, wherever you call this from.
 # Started again, it reuses every stage that is finished and goes on from there.
 set -euo pipefail
@@ -33,7 +31,4 @@ cd "$root"
 export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-3}
 export GRPC_VERBOSITY=${GRPC_VERBOSITY:-ERROR}
 
-exec .venv/bin/python -m rest_jax.main \
-  --gin_file=gin_configs/runs/local.gin \
-  --gin.MODEL_DIR="'runs/local'" \
-  "$@"
+exec .venv/bin/python -m rest_jax.main --gin_file=gin_configs/runs/local.gin "$@"

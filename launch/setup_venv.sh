@@ -41,14 +41,15 @@ is_new_enough() {
 
 find_python() {
   local candidate
-  for candidate in ${PYTHON:+"$PYTHON"} python3.11 python3.12 python3.13 python3 python; do
+  local known=(python3.11 python3.12 python3.13 python3 python)
+  for candidate in ${PYTHON:+"$PYTHON"} "${known[@]}"; do
     if command -v "$candidate" >/dev/null && is_new_enough "$candidate"; then
       echo "$candidate"
       return
     fi
   done
-  say "found no Python 3.11 or later (tried ${PYTHON:+$PYTHON, }python3.11, python3.12,"
-  say 'python3.13, python3 and python). Install one, or name it: PYTHON=/path/to/python.'
+  say "found no Python 3.11 or later (tried: ${PYTHON:+$PYTHON }${known[*]})."
+  say 'Install one, or name it: PYTHON=/path/to/python.'
   return 1
 }
 

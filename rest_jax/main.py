@@ -7,18 +7,16 @@ r"""The gin command line: T5X's flags and macros, ReST's run modes.
 kind only, from what MODEL_DIR already holds. `--dry_run` prints the plan.
 """
 
-from collections.abc import Sequence
 import difflib
 import os
 import pathlib
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 
-from absl import app
-from absl import flags
-from absl import logging
 import gin
+from absl import app, flags, logging
 
 # For each mode the kinds of stages, or names of artifacts, that it may build.
 RUN_MODES: dict[str, frozenset[str] | None] = {
@@ -108,7 +106,7 @@ def require_macros() -> None:
   """Raises ValueError where a macro that has no default was not set."""
   missing = sorted(
     name
-    for (name, selector), bound in gin.config._CONFIG.items()  # noqa: SLF001
+    for (name, selector), bound in gin.config._CONFIG.items()
     if selector == 'gin.macro' and str(bound.get('value')) == '%gin.REQUIRED'
   )
   if missing:
@@ -122,8 +120,7 @@ def run(run_mode: str, *, dry_run: bool) -> int:
   """Runs the parsed gin configuration; returns the exit status."""
   # Imported here so that --help and a wrong flag answer at once.
   from rest_jax import rest
-  from rest_jax.stages import artifact
-  from rest_jax.stages import plan
+  from rest_jax.stages import artifact, plan
   from rest_jax.training import events
 
   logging.set_verbosity(logging.WARNING)
@@ -183,9 +180,7 @@ def _fail(error: Exception) -> int:
 
 def _macros() -> set[str]:
   """Returns the names of all macros bound so far."""
-  return {
-    scope for scope, selector in gin.config._CONFIG if selector == 'gin.macro'  # noqa: SLF001
-  }
+  return {scope for scope, selector in gin.config._CONFIG if selector == 'gin.macro'}
 
 
 def _unknown_file(file: str, error: OSError) -> str:

@@ -4,8 +4,8 @@ Every name below is a directory of MODEL_DIR. A stage whose artifact is there
 already, made of the same inputs and parameters, is not run again.
 """
 
-from collections.abc import Callable, Sequence
 import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rest_jax import filters
@@ -57,7 +57,8 @@ def rest(
   ratings = rate(run, samples=rated)
   reward_model = train_reward(run, policy=bc, samples=rated, ratings=ratings)
 
-  policies, grown = [(0, 0, bc)], []
+  policies = [(0, 0, bc)]
+  grown: list[report_stage.Grown] = []
   for g, grow_thresholds in enumerate(thresholds, start=1):
     # Grow: D_g = {(x, y) : x ~ D, y ~ policy} ∪ D, each pair with its reward.
     samples = grow(

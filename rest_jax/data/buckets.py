@@ -2,11 +2,24 @@
 
 from collections.abc import Mapping, Sequence
 
-DEFAULT_LENGTHS = (16, 32, 64, 128, 256, 512)
+SHORTEST = 32  # tokens; below it padding costs less than another compilation
 FEATURES = ('inputs', 'targets')
 
 
-def bucket(length: int, lengths: Sequence[int] = DEFAULT_LENGTHS) -> int:
+def lengths_up_to(limit: int) -> tuple[int, ...]:
+  """Returns the padded lengths for sequences of at most `limit` tokens, rising.
+
+  They double from SHORTEST; the last is the limit itself.
+  """
+  lengths = []
+  length = SHORTEST
+  while length < limit:
+    lengths.append(length)
+    length *= 2
+  return (*lengths, limit)
+
+
+def bucket(length: int, lengths: Sequence[int]) -> int:
   """Returns the first of the rising `lengths` that holds `length` tokens.
 
   Raises:

@@ -12,6 +12,7 @@ step's data (the same kept candidates and rewards):
                 seqio.Mixture.
 """
 
+import difflib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -139,6 +140,28 @@ def _add_task(name: str, *, replace: bool, **arguments: Any) -> None:
       )
     seqio.TaskRegistry.remove(name)
   seqio.TaskRegistry.add(name, **arguments)
+
+
+def register_mixture(name: str, rates: Sequence[tuple[str, float]]) -> str:
+  """Registers a mixture of (task or mixture, rate) pairs, in place of an older one.
+
+  Raises:
+    ValueError: a name that SeqIO does not know.
+  """
+  import seqio
+
+  known = {*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()}
+  for task, _ in rates:
+    if task not in known:
+      near = difflib.get_close_matches(task, known) or sorted(known)[:5]
+      raise ValueError(
+        f'no SeqIO task or mixture {task!r} is registered; near it: {", ".join(near)}. '
+        'Import the module that registers it in a gin file'
+      )
+  if name in seqio.MixtureRegistry.names():
+    seqio.MixtureRegistry.remove(name)
+  seqio.MixtureRegistry.add(name, list(rates))
+  return name
 
 
 Example = dict[str, np.ndarray]

@@ -6,6 +6,7 @@ orders 1 to 6, beta 2, case kept, precision and recall averaged over the orders 
 both sides have ('effective order'). Departure: scores run from 0 to 1.
 """
 
+import collections
 import functools
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -18,21 +19,28 @@ _CACHED_REFERENCES = 2048  # about 20 kB each for a sentence of 40 characters
 
 
 class _Ngrams(NamedTuple):
-  """A text's n-grams of all orders with their counts, and its length."""
+  """A text's character n-grams, so that most of a match is intersecting sets."""
 
-  counts: dict[str, int]
+  distinct: tuple[frozenset[str], ...]  # by order
+  repeated: tuple[dict[str, int], ...]  # by order: the counts above 1
   length: int  # characters without whitespace
 
 
 def _count(text: str) -> _Ngrams:
   characters = ''.join(text.split())
   length = len(characters)
-  counts: dict[str, int] = {}
+  distinct: list[frozenset[str]] = []
+  repeated: list[dict[str, int]] = []
   for order in range(1, min(CHARACTER_ORDER, length) + 1):
-    for start in range(length - order + 1):
-      ngram = characters[start : start + order]
-      counts[ngram] = counts.get(ngram, 0) + 1
-  return _Ngrams(counts, length)
+    ngrams = [characters[i : i + order] for i in range(length - order + 1)]
+    kinds = frozenset(ngrams)
+    distinct.append(kinds)
+    if len(kinds) == len(ngrams):
+      repeated.append({})
+    else:
+      counts = collections.Counter(ngrams)
+      repeated.append({ngram: n for ngram, n in counts.items() if n > 1})
+  return _Ngrams(tuple(distinct), tuple(repeated), length)
 
 
 _count_reference = functools.lru_cache(maxsize=_CACHED_REFERENCES)(_count)
@@ -43,15 +51,16 @@ def _f_score(candidate: _Ngrams, reference: _Ngrams) -> float:
   orders = min(CHARACTER_ORDER, candidate.length, reference.length)
   if not orders:
     return 0.0
-  matches = [0] * (CHARACTER_ORDER + 1)  # by order
-  theirs = reference.counts
-  for ngram in candidate.counts.keys() & theirs.keys():
-    own, other = candidate.counts[ngram], theirs[ngram]
-    matches[len(ngram)] += own if own < other else other
   precision = recall = 0.0
-  for order in range(1, orders + 1):
-    precision += matches[order] / (candidate.length - order + 1)
-    recall += matches[order] / (reference.length - order + 1)
+  for order in range(orders):
+    matches = len(candidate.distinct[order] & reference.distinct[order])
+    if not matches:
+      break  # nor is there a longer one
+    own, other = candidate.repeated[order], reference.repeated[order]
+    for ngram in own.keys() & other.keys():
+      matches += min(own[ngram], other[ngram]) - 1
+    precision += matches / (candidate.length - order)
+    recall += matches / (reference.length - order)
   if not precision + recall:
     return 0.0
   precision, recall = precision / orders, recall / orders

@@ -97,9 +97,7 @@ def behavioural_cloning_loss_from_logits(
     if vocab < 2:
       raise ValueError(f'label_smoothing needs a vocabulary of at least 2, not {vocab}')
     confidence, low = 1 - label_smoothing, label_smoothing / (vocab - 1)
-    # Padding's logits are zeroed before the sum, or 0 * inf would be its gradient.
-    used = jnp.where(weights[..., None] != 0, logits, jnp.zeros((), logits.dtype))
-    all_log_probs = jnp.sum(used.astype(jnp.float32), axis=-1) - vocab * log_z
+    all_log_probs = jnp.sum(logits.astype(jnp.float32), axis=-1) - vocab * log_z
     entropy = -(confidence * math.log(confidence) + label_smoothing * math.log(low))
     # -c log p[t] - l (sum_v log p[v] - log p[t]), less what is in loss_sum already.
     extra = (1 - confidence + low) * log_probs - low * all_log_probs - entropy

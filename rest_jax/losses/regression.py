@@ -44,8 +44,6 @@ def regression_loss(
       f'mask must be bool, True where a rating exists; got {mask.dtype}.'
     )
   ratings = jax.lax.stop_gradient(ratings.astype(jnp.float32))
-  zero = jnp.float32(0)
-  # Selected on both sides before the difference: NaN - NaN would reach the gradient.
-  errors = jnp.where(mask, predictions.astype(jnp.float32), zero)
-  errors -= jnp.where(mask, ratings, zero)
+  # Selected before the square, whose gradient would be 0 * NaN in a masked slot.
+  errors = jnp.where(mask, predictions.astype(jnp.float32) - ratings, jnp.float32(0))
   return RegressionSums(jnp.sum(jnp.square(errors)), jnp.sum(mask, dtype=jnp.float32))

@@ -142,8 +142,17 @@ class TokenEmbedder(nn.Module):
     )
 
   def __call__(self, tokens: jax.Array) -> jax.Array:
-    """Embeds tokens [...] as [..., embed]; an id past the table gives NaN."""
-    return jnp.take(self.embedding, tokens, axis=0).astype(self.dtype)
+    """Embeds [batch, source_length] or [batch, samples, length] tokens.
+
+    An id past the table gives NaN: clamped, it would go unnoticed.
+    """
+    axes = ('source_length',) if tokens.ndim == 2 else ('samples', 'length')
+    tokens = constrain(tokens, 'batch', *axes)
+    # Whole rows of the table: with `embed` sharded, the compiler would else pick
+    # pieces of rows for all tokens and replicate them to shard by `batch` again.
+    table = constrain(self.embedding, 'vocab', None)
+    embedded = jnp.take(table, tokens, axis=0).astype(self.dtype)
+    return constrain_stream(embedded, 'embed')
 
   def attend(self, x: jax.Array) -> jax.Array:
     """Tied logits [..., vocab], float32: x . embedding^T / sqrt(embed)."""

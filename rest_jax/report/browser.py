@@ -7,26 +7,26 @@ from collections.abc import Sequence
 
 from rest_jax.report.data import Record, number
 
-MAX_CANDIDATES = 16        # of one group: its best and worst by reward, and between
+MAX_CANDIDATES = 16  # of one group: its best and worst by reward, and between
 MAX_TEXT_CHARACTERS = 2_000
 BYTES_FOR_GROUPS = 800_000  # of the page's 1.5 MB
 _MARKUP_PER_CANDIDATE = 450  # bytes around one candidate's text; measured: 400
-_MARKUP_PER_GROUP = 900      # measured: 800
+_MARKUP_PER_GROUP = 900  # measured: 800
 
 
 @dataclasses.dataclass(frozen=True)
 class ShownCandidate:
   """A candidate as the page shows it."""
 
-  order: int                 # place in which it was drawn
+  order: int  # place in which it was drawn
   text: str
   reward: float | None
   gold: float | None
-  log_prob: float | None     # nats
-  kept: bool | None          # None: no filter was applied
-  reward_bar: float          # percent of the bar's length
+  log_prob: float | None  # nats
+  kept: bool | None  # None: no filter was applied
+  reward_bar: float  # percent of the bar's length
   gold_bar: float
-  best_reward: bool          # the highest of its group
+  best_reward: bool  # the highest of its group
   best_gold: bool
 
 
@@ -40,7 +40,7 @@ class ShownGroup:
   reference: str | None
   renderings: tuple[str, ...]
   candidates: tuple[ShownCandidate, ...]
-  num_hidden: int            # candidates left out
+  num_hidden: int  # candidates left out
   mean_reward: float | None  # over all candidates, hidden ones too
 
   @property
@@ -131,9 +131,7 @@ def _num_bytes(group: ShownGroup) -> int:
   texts = [group.source, group.reference or '', *group.renderings]
   texts += [candidate.text for candidate in group.candidates]
   # Escaping makes "<" four bytes and "&" five.
-  size = sum(
-    len(t.encode()) + 4 * sum(t.count(c) for c in '<>&"\'') for t in texts
-  )
+  size = sum(len(t.encode()) + 4 * sum(t.count(c) for c in '<>&"\'') for t in texts)
   best = group.candidates[0].text if group.candidates else ''
   size += len(best.encode())  # shown twice: also in the group's closed state
   markup = _MARKUP_PER_GROUP + _MARKUP_PER_CANDIDATE * len(group.candidates)

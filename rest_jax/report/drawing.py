@@ -21,7 +21,7 @@ class Panel:
   """One set of axes; panels stand side by side, or stacked on a narrow screen."""
 
   figure: Figure
-  alt: str            # what it shows, in words and numbers
+  alt: str  # what it shows, in words and numbers
   wide: bool = False  # takes the whole width of the page
 
 
@@ -29,7 +29,7 @@ class Panel:
 class Drawing:
   """One numbered figure of the report."""
 
-  name: str           # an anchor: letters and hyphens
+  name: str  # an anchor: letters and hyphens
   title: str
   caption: str
   panels: tuple[Panel, ...]
@@ -41,7 +41,7 @@ def shortened(name: object, limit: int = 24) -> str:
   if len(text) <= limit:
     return text
   tail = (limit - 1) // 2
-  return f'{text[:limit - 1 - tail]}…{text[-tail:]}'
+  return f'{text[: limit - 1 - tail]}…{text[-tail:]}'
 
 
 def error_arms(
@@ -81,14 +81,26 @@ def policy_axis(axes: Axes, policies: Sequence[Record]) -> None:
     if grow:
       heading = f'Grow {grow}' if len(policies) <= 8 * len(members) else f'G={grow}'
       axes.text(
-        (low + high) / 2, 1.02, heading, transform=axes.get_xaxis_transform(),
-        ha='center', va='bottom', color=COLOUR['muted'], fontsize=8.5,
+        (low + high) / 2,
+        1.02,
+        heading,
+        transform=axes.get_xaxis_transform(),
+        ha='center',
+        va='bottom',
+        color=COLOUR['muted'],
+        fontsize=8.5,
       )
 
 
 def policy_points(
-  axes: Axes, policies: Sequence[Record], mean_key: str, interval_key: str | None,
-  *, colour: str, label: str, marker: str = 'o',
+  axes: Axes,
+  policies: Sequence[Record],
+  mean_key: str,
+  interval_key: str | None,
+  *,
+  colour: str,
+  label: str,
+  marker: str = 'o',
 ) -> None:
   """A point with its interval for each policy measured, joined in order trained.
 
@@ -97,21 +109,33 @@ def policy_points(
   """
   policy_axis(axes, policies)
   means = {
-    i: mean for i, p in enumerate(policies)
-    if (mean := number(p, mean_key)) is not None
+    i: mean for i, p in enumerate(policies) if (mean := number(p, mean_key)) is not None
   }
   chain = [i for i in means if policies[i].get('grow') is not None]
   axes.plot(
-    chain, [means[i] for i in chain], color=colour, linewidth=1.2, alpha=0.45,
+    chain,
+    [means[i] for i in chain],
+    color=colour,
+    linewidth=1.2,
+    alpha=0.45,
     zorder=2,
   )
   arms = (
-    None if interval_key is None
+    None
+    if interval_key is None
     else error_arms([policies[i] for i in means], mean_key, interval_key)
   )
   points = axes.errorbar(
-    list(means), list(means.values()), yerr=arms, fmt=marker, color=colour,
-    ecolor=colour, elinewidth=1.4, capsize=3.5, capthick=1.4, zorder=3,
+    list(means),
+    list(means.values()),
+    yerr=arms,
+    fmt=marker,
+    color=colour,
+    ecolor=colour,
+    elinewidth=1.4,
+    capsize=3.5,
+    capthick=1.4,
+    zorder=3,
   )
   points.lines[0].set_gid(mean_key)
   axes.set_ylabel(label)

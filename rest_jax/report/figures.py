@@ -26,8 +26,14 @@ def _measured(policies: Sequence[Record], key: str) -> bool:
 
 
 def policy_panel(
-  policies: Sequence[Record], key: str, interval_key: str, *, label: str, colour: str,
-  marker: str = 'o', findings: Sequence[OverOptimisation] = (),
+  policies: Sequence[Record],
+  key: str,
+  interval_key: str,
+  *,
+  label: str,
+  colour: str,
+  marker: str = 'o',
+  findings: Sequence[OverOptimisation] = (),
 ) -> Panel:
   """One measure of every policy; findings are marked by a band and a triangle."""
   wide = len(policies) > MAX_NARROW_POLICIES
@@ -38,12 +44,23 @@ def policy_panel(
   alt = spoken(policies, key, f'{label} of each policy', interval_key)
   for finding in findings:
     axes.axvspan(
-      finding.index - 0.5, finding.index + 0.5, color=COLOUR['alarm'], alpha=0.13,
-      linewidth=0, zorder=1, gid=f'over-optimisation-{finding.index}',
+      finding.index - 0.5,
+      finding.index + 0.5,
+      color=COLOUR['alarm'],
+      alpha=0.13,
+      linewidth=0,
+      zorder=1,
+      gid=f'over-optimisation-{finding.index}',
     )
     axes.text(
-      finding.index, 0.97, '▲', transform=axes.get_xaxis_transform(), ha='center',
-      va='top', color=COLOUR['alarm'], fontsize=10,
+      finding.index,
+      0.97,
+      '▲',
+      transform=axes.get_xaxis_transform(),
+      ha='center',
+      va='top',
+      color=COLOUR['alarm'],
+      fontsize=10,
     )
     alt += f' Marked: {finding.sentence}'
   return Panel(figure, alt, wide)
@@ -58,10 +75,17 @@ def policy_scores(data: ReportData) -> Drawing | None:
     ('gold', 'gold measure', COLOUR['gold'], 'D'),
   ):
     if _measured(policies, f'{key}_mean'):
-      panels.append(policy_panel(
-        policies, f'{key}_mean', f'{key}_interval', label=label, colour=colour,
-        marker=marker, findings=findings,
-      ))
+      panels.append(
+        policy_panel(
+          policies,
+          f'{key}_mean',
+          f'{key}_interval',
+          label=label,
+          colour=colour,
+          marker=marker,
+          findings=findings,
+        )
+      )
   if not panels:
     return None
   caption = (
@@ -80,18 +104,24 @@ def text_quality(data: ReportData) -> Drawing | None:
   """Figure 2: greedy BLEU and chrF of each policy."""
   panels = tuple(
     policy_panel(
-      data.policies, key, f'{key}_interval', label=f'{label} (0 to 100)',
-      colour=COLOUR[colour], marker=marker,
+      data.policies,
+      key,
+      f'{key}_interval',
+      label=f'{label} (0 to 100)',
+      colour=COLOUR[colour],
+      marker=marker,
     )
     for key, label, colour, marker in (
-      ('bleu', 'BLEU', 'green', 's'), ('chrf', 'chrF', 'purple', 'v')
+      ('bleu', 'BLEU', 'green', 's'),
+      ('chrf', 'chrF', 'purple', 'v'),
     )
     if _measured(data.policies, key)
   )
   if not panels:
     return None
   return Drawing(
-    'quality', 'Text quality of the greedy output',
+    'quality',
+    'Text quality of the greedy output',
     'Corpus BLEU and chrF of greedy decoding against the references, with 95 % '
     'intervals. The axes do not start at zero.',
     panels,
@@ -107,7 +137,8 @@ def kl_and_scores(data: ReportData) -> Drawing | None:
   ):
     mean_key = f'{key}_mean'
     measured = [
-      (x, y, p) for p in data.policies
+      (x, y, p)
+      for p in data.policies
       if (x := number(p, 'kl_to_bc')) is not None
       and (y := number(p, mean_key)) is not None
     ]
@@ -118,13 +149,22 @@ def kl_and_scores(data: ReportData) -> Drawing | None:
     points = [p for _, _, p in measured]
     chain = [i for i, p in enumerate(points) if p.get('grow') is not None]
     axes.plot(
-      [xs[i] for i in chain], [ys[i] for i in chain], color=colour, linewidth=1.2,
+      [xs[i] for i in chain],
+      [ys[i] for i in chain],
+      color=colour,
+      linewidth=1.2,
       alpha=0.45,
     )
     container = axes.errorbar(
-      xs, ys, xerr=error_arms(points, 'kl_to_bc', 'kl_interval'),
-      yerr=error_arms(points, mean_key, f'{key}_interval'), fmt=marker, color=colour,
-      ecolor=colour, elinewidth=1.1, capsize=0,
+      xs,
+      ys,
+      xerr=error_arms(points, 'kl_to_bc', 'kl_interval'),
+      yerr=error_arms(points, mean_key, f'{key}_interval'),
+      fmt=marker,
+      color=colour,
+      ecolor=colour,
+      elinewidth=1.1,
+      capsize=0,
     )
     container.lines[0].set_gid(f'kl-{key}')
     for place, (x, y, policy) in enumerate(measured):
@@ -134,25 +174,33 @@ def kl_and_scores(data: ReportData) -> Drawing | None:
       falls = place > 0 and (y < neighbour if above else neighbour < y)
       left = above != falls
       axes.annotate(
-        shortened(short_name(policy)), (x, y), textcoords='offset points',
-        xytext=(-6 if left else 6, 6 if above else -6), fontsize=8,
-        color=COLOUR['ink'], ha='right' if left else 'left',
+        shortened(short_name(policy)),
+        (x, y),
+        textcoords='offset points',
+        xytext=(-6 if left else 6, 6 if above else -6),
+        fontsize=8,
+        color=COLOUR['ink'],
+        ha='right' if left else 'left',
         va='bottom' if above else 'top',
       )
     axes.margins(x=0.14, y=0.18)
     axes.grid(axis='x')
     axes.set_xlabel('KL to BC (nats)')
     axes.set_ylabel(label)
-    panels.append(Panel(
-      figure,
-      f'{label} against KL to BC. '
-      + spoken(points, 'kl_to_bc', 'KL in nats', 'kl_interval') + ' '
-      + spoken(points, mean_key, label, f'{key}_interval'),
-    ))
+    panels.append(
+      Panel(
+        figure,
+        f'{label} against KL to BC. '
+        + spoken(points, 'kl_to_bc', 'KL in nats', 'kl_interval')
+        + ' '
+        + spoken(points, mean_key, label, f'{key}_interval'),
+      )
+    )
   if not panels:
     return None
   return Drawing(
-    'over-optimisation', 'Reward bought with distance from BC',
+    'over-optimisation',
+    'Reward bought with distance from BC',
     'Each policy by its KL divergence from BC. Where the proxy climbs with the '
     'distance and gold no longer does, the policy exploits the reward model. Bars are '
     '95 % intervals.',
@@ -164,7 +212,11 @@ def draw_all(data: ReportData) -> tuple[Drawing, ...]:
   """Every figure of which something was measured, in the page's order."""
   with report_style():
     drawings = (
-      policy_scores(data), text_quality(data), filter_histograms(data),
-      training_curves(data), kl_and_scores(data), stage_times(data),
+      policy_scores(data),
+      text_quality(data),
+      filter_histograms(data),
+      training_curves(data),
+      kl_and_scores(data),
+      stage_times(data),
     )
   return tuple(drawing for drawing in drawings if drawing is not None)

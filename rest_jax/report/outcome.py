@@ -11,12 +11,12 @@ from rest_jax.report.formatting import score
 class OverOptimisation:
   """A policy whose gold fell from an earlier policy's while the proxy rose."""
 
-  index: int           # place of the policy in the order trained
+  index: int  # place of the policy in the order trained
   name: str
-  earlier_name: str    # the policy it is compared with
+  earlier_name: str  # the policy it is compared with
   gold_from: float
   gold_to: float
-  gold_half: float     # half of the 95 % interval that the fall exceeds
+  gold_half: float  # half of the 95 % interval that the fall exceeds
   reward_from: float
   reward_to: float
 
@@ -52,9 +52,14 @@ def _parting(
   if gold_from - gold_to <= gold_half or reward_to <= reward_from:
     return None
   return OverOptimisation(
-    index=later, name=str(b['name']), earlier_name=str(a['name']),
-    gold_from=gold_from, gold_to=gold_to, gold_half=gold_half,
-    reward_from=reward_from, reward_to=reward_to,
+    index=later,
+    name=str(b['name']),
+    earlier_name=str(a['name']),
+    gold_from=gold_from,
+    gold_to=gold_to,
+    gold_half=gold_half,
+    reward_from=reward_from,
+    reward_to=reward_to,
   )
 
 
@@ -72,7 +77,7 @@ def over_optimisation(policies: Sequence[Record]) -> list[OverOptimisation]:
   """
   findings: list[OverOptimisation] = []
   chain: list[int] = []  # places of the policies of Algorithm 1 seen so far
-  sliding = False        # the slide that holds here has been named
+  sliding = False  # the slide that holds here has been named
   for later, policy in enumerate(policies):
     if later and policy.get('grow') is None:
       finding = _parting(policies, 0, later)

@@ -23,9 +23,9 @@ class _Measure(NamedTuple):
 
   key: str
   label: str
-  form: int | str              # digits after the point, 'percent', 'count' or 'text'
+  form: int | str  # digits after the point, 'percent', 'count' or 'text'
   interval_key: str | None = None
-  best_is_bold: bool = False   # where higher is better
+  best_is_bold: bool = False  # where higher is better
 
 
 _QUALITY = (
@@ -61,8 +61,12 @@ def _environment() -> jinja2.Environment:
     lstrip_blocks=True,
   )
   environment.filters.update(
-    score=formatting.score, percent=formatting.percent, count=formatting.count,
-    duration=formatting.duration, memory=formatting.memory, energy=formatting.energy,
+    score=formatting.score,
+    percent=formatting.percent,
+    count=formatting.count,
+    duration=formatting.duration,
+    memory=formatting.memory,
+    energy=formatting.energy,
   )
   environment.globals['number'] = number
   return environment
@@ -107,9 +111,11 @@ def _measures(policies: Sequence[Record], measures: Sequence[_Measure]) -> Recor
   Without measures that no policy has, nor words that are the same for all.
   """
   present = [
-    m for m in measures
+    m
+    for m in measures
     if (
-      len({p.get(m.key) for p in policies} - {None}) > 1 if m.form == 'text'
+      len({p.get(m.key) for p in policies} - {None}) > 1
+      if m.form == 'text'
       else any(number(p, m.key) is not None for p in policies)
     )
   ]
@@ -131,8 +137,10 @@ def _tiles(data: ReportData) -> list[Record]:
   first, last = chain[0], chain[-1]
   tiles: list[Record] = []
   for key, label, digits in (
-    ('reward_mean', 'Proxy reward', 3), ('gold_mean', 'Gold', 3),
-    ('bleu', 'Greedy BLEU', 1), ('kl_to_bc', 'KL to BC (nats)', 2),
+    ('reward_mean', 'Proxy reward', 3),
+    ('gold_mean', 'Gold', 3),
+    ('bleu', 'Greedy BLEU', 1),
+    ('kl_to_bc', 'KL to BC (nats)', 2),
   ):
     value, before = number(last, key), number(first, key)
     if value is None:
@@ -141,20 +149,29 @@ def _tiles(data: ReportData) -> list[Record]:
     if last is not first and before is not None:
       change = formatting.score(value - before, digits)
       change = change if value < before else f'+{change}'
-    tiles.append({
-      'label': label, 'value': formatting.score(value, digits), 'change': change,
-      'base': 'from BC' if first.get('grow') == 0 else f'from {first["name"]}',
-    })
+    tiles.append(
+      {
+        'label': label,
+        'value': formatting.score(value, digits),
+        'change': change,
+        'base': 'from BC' if first.get('grow') == 0 else f'from {first["name"]}',
+      }
+    )
   spent = [
-    seconds for stage in data.stages
+    seconds
+    for stage in data.stages
     if not stage.get('reused')
     and (seconds := number(stage, 'device_seconds')) is not None
   ]
   if spent:
-    tiles.append({
-      'label': 'Device time', 'value': formatting.duration(sum(spent)),
-      'change': None, 'base': 'spent in this run',
-    })
+    tiles.append(
+      {
+        'label': 'Device time',
+        'value': formatting.duration(sum(spent)),
+        'change': None,
+        'base': 'spent in this run',
+      }
+    )
   return tiles
 
 
@@ -185,7 +202,9 @@ def render_page(data: ReportData) -> str:
   policies = data.policies
   drawings = {
     drawing.name: {
-      'order': order, 'title': drawing.title, 'caption': drawing.caption,
+      'order': order,
+      'title': drawing.title,
+      'caption': drawing.caption,
       'panels': [
         {
           'wide': panel.wide,
@@ -203,29 +222,34 @@ def render_page(data: ReportData) -> str:
   losses = {str(p['loss']).replace('_', ' ') for p in policies if p.get('loss')}
   script = _asset('report.js')
   reward_model = data.summary.get('reward_model')
-  return _environment().get_template('report.html.j2').render(
-    behaviour=_measures(policies, _BEHAVIOUR),
-    content_policy=_content_policy(script),
-    css=markupsafe.Markup(_asset('report.css')),
-    dark_variables=markupsafe.Markup(css_variables(1)),
-    drawings=drawings,
-    findings=findings,
-    flagged={finding.index for finding in findings},
-    grows=data.grows,
-    groups=groups,
-    headline=headline(policies),
-    losses=sorted(losses),
-    light_variables=markupsafe.Markup(css_variables(0)),
-    normaliser=None if reward_model is None else _normaliser(reward_model),
-    num_hidden_groups=num_hidden_groups,
-    policies=policies,
-    policy_names=list(dict.fromkeys(group.policy for group in groups)),
-    quality=_measures(policies, _QUALITY),
-    reward_model=reward_model,
-    script=markupsafe.Markup(script),
-    settings=data.summary.get('settings') or {},
-    stages=data.stages,
-    tiles=_tiles(data),
-    totals=_stage_totals(data.stages),
-    warnings=list(data.summary.get('warnings') or ()),
-  ).lstrip()
+  return (
+    _environment()
+    .get_template('report.html.j2')
+    .render(
+      behaviour=_measures(policies, _BEHAVIOUR),
+      content_policy=_content_policy(script),
+      css=markupsafe.Markup(_asset('report.css')),
+      dark_variables=markupsafe.Markup(css_variables(1)),
+      drawings=drawings,
+      findings=findings,
+      flagged={finding.index for finding in findings},
+      grows=data.grows,
+      groups=groups,
+      headline=headline(policies),
+      losses=sorted(losses),
+      light_variables=markupsafe.Markup(css_variables(0)),
+      normaliser=None if reward_model is None else _normaliser(reward_model),
+      num_hidden_groups=num_hidden_groups,
+      policies=policies,
+      policy_names=list(dict.fromkeys(group.policy for group in groups)),
+      quality=_measures(policies, _QUALITY),
+      reward_model=reward_model,
+      script=markupsafe.Markup(script),
+      settings=data.summary.get('settings') or {},
+      stages=data.stages,
+      tiles=_tiles(data),
+      totals=_stage_totals(data.stages),
+      warnings=list(data.summary.get('warnings') or ()),
+    )
+    .lstrip()
+  )

@@ -35,7 +35,7 @@ _KINDS = {
 
 def _shares(
   counts: Sequence[float],  # [bins]
-) -> np.ndarray:            # [bins] float64, percent of their sum
+) -> np.ndarray:  # [bins] float64, percent of their sum
   """Counts as percentages of their sum; all zero where there are none."""
   array = np.asarray(counts, dtype=np.float64)
   return 100.0 * array / max(array.sum(), 1.0)
@@ -50,7 +50,11 @@ def _draw_thresholds(axes: Axes, grow: Record | None) -> str:
   mean = number(grow, 'mean_reward')
   if mean is not None:
     axes.axvline(
-      mean, ymax=0.86, color=COLOUR['ink'], linewidth=1.2, linestyle=(0, (2, 2)),
+      mean,
+      ymax=0.86,
+      color=COLOUR['ink'],
+      linewidth=1.2,
+      linestyle=(0, (2, 2)),
       gid='mean',
     )
     axes.text(
@@ -63,12 +67,21 @@ def _draw_thresholds(axes: Axes, grow: Record | None) -> str:
       continue
     top = 0.99 - 0.06 * (place % 2)  # neighbours' labels do not collide
     axes.axvline(
-      threshold, ymax=top - 0.01, color=COLOUR['alarm'], linewidth=1.3,
+      threshold,
+      ymax=top - 0.01,
+      color=COLOUR['alarm'],
+      linewidth=1.3,
       gid=f'threshold-{entry["improve"]}',
     )
     axes.text(
-      threshold, top, f'I={entry["improve"]}', transform=height, ha='center',
-      va='bottom', fontsize=8, color=COLOUR['alarm'],
+      threshold,
+      top,
+      f'I={entry["improve"]}',
+      transform=height,
+      ha='center',
+      va='bottom',
+      fontsize=8,
+      color=COLOUR['alarm'],
     )
     kept = number(entry, 'kept_fraction')
     words += f' Threshold of I={entry["improve"]}: {score(threshold)}'
@@ -87,25 +100,35 @@ def filter_histograms(data: ReportData) -> Drawing | None:
     figure, axes = new_axes()
     edges = np.asarray(histogram['edges'], dtype=np.float64)
     axes.stairs(
-      _shares(histogram['counts']), edges, fill=True, color=COLOUR['proxy'],
-      alpha=0.75, label="model's candidates", gid='candidates',
+      _shares(histogram['counts']),
+      edges,
+      fill=True,
+      color=COLOUR['proxy'],
+      alpha=0.75,
+      label="model's candidates",
+      gid='candidates',
     )
     counts_data = histogram.get('counts_data')
     if counts_data is not None and np.sum(counts_data) > 0:
       axes.stairs(
-        _shares(counts_data), edges, color=COLOUR['ink'], linewidth=1.3,
-        label="corpus's targets", gid='data',
+        _shares(counts_data),
+        edges,
+        color=COLOUR['ink'],
+        linewidth=1.3,
+        label="corpus's targets",
+        gid='data',
       )
     axes.set_ylim(0, axes.get_ylim()[1] * 1.3)
     axes.set_xlabel(f'reward, Grow {number_of_grow}')
     axes.set_ylabel('share of candidates (%)')
     axes.legend(loc='upper left', handlelength=1.2)
     words = _draw_thresholds(axes, grows.get(number_of_grow))
-    panels.append(Panel(
-      figure, f'Histogram of rewards after Grow {number_of_grow}.{words}'
-    ))
+    panels.append(
+      Panel(figure, f'Histogram of rewards after Grow {number_of_grow}.{words}')
+    )
   return Drawing(
-    'filters', 'Rewards after each Grow, and what the filter keeps',
+    'filters',
+    'Rewards after each Grow, and what the filter keeps',
     'Each kind is scaled to its own total. Red lines are the thresholds of the '
     'Improve steps (drawn where one threshold holds for all sources; candidates '
     'above it are kept), the dashed line is the mean.',
@@ -126,7 +149,8 @@ def _thinned(
   parts = [
     (s.mean(), v.mean())
     for s, v in zip(
-      np.array_split(steps, MAX_POINTS), np.array_split(values, MAX_POINTS),
+      np.array_split(steps, MAX_POINTS),
+      np.array_split(values, MAX_POINTS),
       strict=True,
     )
   ]
@@ -156,10 +180,14 @@ def training_curves(data: ReportData) -> Drawing | None:
       steps, values = _thinned(curve)
       stage = str(curve['stage'])
       axes.plot(
-        steps, values, color=SERIES[place % len(SERIES)], label=shortened(stage),
+        steps,
+        values,
+        color=SERIES[place % len(SERIES)],
+        label=shortened(stage),
         gid=stage,
         linestyle=('-', '--', ':')[place // len(SERIES) % 3],
-        marker='o' if len(steps) <= 12 else None, markersize=4,
+        marker='o' if len(steps) <= 12 else None,
+        markersize=4,
       )
       words.append(f'{stage} from {score(values[0])} to {score(values[-1])}')
     axes.set_xlabel('training step')
@@ -171,7 +199,8 @@ def training_curves(data: ReportData) -> Drawing | None:
   if not panels:
     return None
   return Drawing(
-    'training', 'Training curves',
+    'training',
+    'Training curves',
     'Evaluation metrics are of held-out sources. Of Improve, the step with the best '
     'evaluation reward is kept.',
     tuple(panels),
@@ -197,22 +226,36 @@ def stage_times(data: ReportData) -> Drawing | None:
     reused = bool(stage.get('reused'))
     length = (device if device is not None else wall or 0.0) / scale
     axes.barh(
-      place, length, height=0.62, color=COLOUR['proxy'], alpha=0.35 if reused else 1.0,
+      place,
+      length,
+      height=0.62,
+      color=COLOUR['proxy'],
+      alpha=0.35 if reused else 1.0,
       gid=f'time-{place}',
     )
     label = duration(device if device is not None else wall)
     end = length
     if wall is not None and device is not None and abs(wall - device) > 0.05 * device:
       axes.plot(
-        [wall / scale], [place], marker='|', markersize=13, markeredgewidth=2,
-        color=COLOUR['gold'], linestyle='none',
+        [wall / scale],
+        [place],
+        marker='|',
+        markersize=13,
+        markeredgewidth=2,
+        color=COLOUR['gold'],
+        linestyle='none',
       )
       label += f', wall {duration(wall)}'
       end = max(length, wall / scale)
     label += ', reused' if reused else ''
     axes.annotate(
-      label, (end, place), xytext=(7, 0), textcoords='offset points', va='center',
-      fontsize=8.5, color=COLOUR['muted'],
+      label,
+      (end, place),
+      xytext=(7, 0),
+      textcoords='offset points',
+      va='center',
+      fontsize=8.5,
+      color=COLOUR['muted'],
     )
     words.append(f'{stage["name"]} {label}')
   axes.set_yticks(range(len(timed)), [shortened(s['name']) for s, _, _ in timed])
@@ -223,7 +266,8 @@ def stage_times(data: ReportData) -> Drawing | None:
   axes.set_xlabel(f'device time ({unit})')
   alt = f'Device time by stage: {"; ".join(words)}.'
   return Drawing(
-    'time', 'Time by stage',
+    'time',
+    'Time by stage',
     'Bars are the time the devices were busy, times their number; the mark | is wall '
     'time where it differs. Pale bars were reused from an earlier run and cost nothing '
     'in this one.',

@@ -117,18 +117,19 @@ def inline_svg(figure: Figure, name: str, alt: str) -> str:
     # fonts, which are the ones shown, need not.
     warnings.filterwarnings('ignore', message='Glyph .* missing from')
     figure.savefig(
-      buffer, format='svg',
+      buffer,
+      format='svg',
       metadata=dict.fromkeys(('Date', 'Creator', 'Format', 'Type')),
     )
   svg = buffer.getvalue()
-  svg = svg[svg.index('<svg'):].rstrip()
+  svg = svg[svg.index('<svg') :].rstrip()
   svg = re.sub(r'<metadata>.*?</metadata>', '', svg, flags=re.DOTALL)
   svg = re.sub(r'<defs>\s*<style.*?</style>\s*</defs>', '', svg, flags=re.DOTALL)
   view_box = re.search(r'viewBox="[^"]*"', svg)
   assert view_box is not None, 'matplotlib wrote an <svg> without a viewBox'
   label = html.escape(alt)
   opening = f'<svg {view_box[0]} role="img" aria-label="{label}">'
-  svg = opening + svg[svg.index('>') + 1:]
+  svg = opening + svg[svg.index('>') + 1 :]
   svg = svg.replace('xlink:href=', 'href=')
   svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
   svg = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', svg)

@@ -14,11 +14,25 @@ from rest_jax.report.outcome import headline, over_optimisation
 
 MAX_COLUMNS = 120  # characters
 
-_ASCII = str.maketrans({
-  '–': '-', '−': '-', '—': '-', '±': '+/-', 'τ': 'tau', 'ρ': 'rho', 'γ': 'gamma',
-  '…': '...', '·': '-', '×': 'x', '‘': "'", '’': "'", '“': '"', '”': '"',
-  '\xa0': ' ',
-})
+_ASCII = str.maketrans(
+  {
+    '–': '-',
+    '−': '-',
+    '—': '-',
+    '±': '+/-',
+    'τ': 'tau',
+    'ρ': 'rho',
+    'γ': 'gamma',
+    '…': '...',
+    '·': '-',
+    '×': 'x',
+    '‘': "'",
+    '’': "'",
+    '“': '"',
+    '”': '"',
+    '\xa0': ' ',
+  }
+)
 
 
 def _scored(
@@ -54,7 +68,15 @@ _CELLS: dict[str, Callable[[Record], str]] = {
   'copied': _percent('copy_rate'),
 }
 _PLACES = (
-  'kept', 'reward', 'gold', 'BLEU', 'chrF', 'KL', 'length', 'distinct-2', 'copied',
+  'kept',
+  'reward',
+  'gold',
+  'BLEU',
+  'chrF',
+  'KL',
+  'length',
+  'distinct-2',
+  'copied',
   'ρ in groups',
 )
 
@@ -71,7 +93,8 @@ def _table(
   policies: Sequence[Record], columns: Sequence[str], ascii_only: bool
 ) -> rich.table.Table:
   table = rich.table.Table(
-    box=rich.box.ASCII2 if ascii_only else rich.box.SIMPLE_HEAD, pad_edge=ascii_only,
+    box=rich.box.ASCII2 if ascii_only else rich.box.SIMPLE_HEAD,
+    pad_edge=ascii_only,
     padding=(0, 1),
   )
   table.add_column('policy', overflow='fold', min_width=12)
@@ -105,7 +128,8 @@ def policies_table(
   policies = summary['policies']
   width = min(width, MAX_COLUMNS)
   wanted = [
-    column for column, cell in _CELLS.items()
+    column
+    for column, cell in _CELLS.items()
     if any(cell(policy) != formatting.MISSING for policy in policies)
   ]
   console = rich.console.Console(width=10 * MAX_COLUMNS)
@@ -139,9 +163,7 @@ def print_table(
   warnings += [str(warning) for warning in summary.get('warnings') or ()]
 
   def line(text: str, style: str = '') -> None:
-    console.print(
-      rich.text.Text(_plain(text, ascii_only), style=style), soft_wrap=True
-    )
+    console.print(rich.text.Text(_plain(text, ascii_only), style=style), soft_wrap=True)
 
   line(headline(policies), style='bold')
   console.print(

@@ -120,8 +120,7 @@ def correlations_in_groups(
 
 def _pearson(x: np.ndarray, y: np.ndarray) -> np.ndarray:
   """Pearson's r of each row of [groups, size]; every row varies on both sides."""
-  # Scaled to a range of 1 first, so that squares of tiny ranges do not underflow.
-  x, y = ((v - v.mean(1, keepdims=True)) / np.ptp(v, 1)[:, None] for v in (x, y))
+  x, y = (v - v.mean(axis=1, keepdims=True) for v in (x, y))
   covariance = np.einsum('gs,gs->g', x, y)
   variances = np.einsum('gs,gs->g', x, x) * np.einsum('gs,gs->g', y, y)
   return np.clip(covariance / np.sqrt(variances), -1, 1)

@@ -2,17 +2,14 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from rest_jax.data import batches
-from rest_jax.data import buckets
-from rest_jax.data import group_store
-from rest_jax.models import heads
-from rest_jax.models import t5
+from rest_jax.data import batches, buckets, group_store
+from rest_jax.models import heads, t5
 from rest_jax.training import mesh as mesh_lib
 
 
@@ -50,7 +47,7 @@ class RatingScale:
 
 def predict(
   params: Any,
-  batch: dict[str, jax.Array],
+  batch: Mapping[str, jax.Array],
   *,
   config: t5.T5Config,
   dropout_rng: jax.Array | None = None,
@@ -91,7 +88,7 @@ class LearnedReward:
     mesh: groups are spread over its data and fsdp axes.
     batch_size: sources scored together; changes no score beyond rounding.
     max_samples: candidates of one source scored together; more take turns.
-    source_lengths, target_lengths: padded lengths that may be compiled, rising.
+    source_length, target_length: the most tokens, EOS included.
   """
 
   name = 'learned'
@@ -105,8 +102,8 @@ class LearnedReward:
     mesh: jax.sharding.Mesh,
     batch_size: int = 32,
     max_samples: int = 32,
-    source_lengths: Sequence[int] = buckets.DEFAULT_LENGTHS,
-    target_lengths: Sequence[int] = buckets.DEFAULT_LENGTHS,
+    source_length: int,
+    target_length: int,
   ):
     self._params = params
     self._config = config
@@ -114,8 +111,8 @@ class LearnedReward:
     self._mesh = mesh
     self._batch_size = batch_size
     self._max_samples = max_samples
-    self._source_lengths = tuple(source_lengths)
-    self._target_lengths = tuple(target_lengths)
+    self._source_lengths = buckets.lengths_up_to(source_length)
+    self._target_lengths = buckets.lengths_up_to(target_length)
 
   def __call__(self, groups: Sequence[group_store.Group]) -> list[np.ndarray]:
     """Returns [samples] float32 rewards per group, on the ratings' scale."""
@@ -134,7 +131,7 @@ class LearnedReward:
     samples = min(most, self._max_samples)
     longest = max((len(t) for group in groups for t in group.tokens), default=1)
     source_length = max(len(group.source_tokens) for group in groups)
-    shape = {
+    shape: dict[str, Any] = {
       'samples': samples,
       'source_length': buckets.bucket(source_length, self._source_lengths),
       'target_length': buckets.bucket(longest, self._target_lengths),

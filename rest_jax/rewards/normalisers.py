@@ -148,8 +148,7 @@ class EmpiricalCdf:
     left = np.clip(np.searchsorted(knots, values, 'right') - 1, 0, len(knots) - 2)
     inside = np.clip(values, knots[0], knots[-1])
     level = levels[left] + slopes[left] * (inside - knots[left])
-    # Rounding may pass the segment's end by one unit, and break monotonicity there.
-    return np.minimum(level, levels[left + 1]).astype(np.float32)
+    return level.astype(np.float32)
 
   @functools.cached_property
   def _arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

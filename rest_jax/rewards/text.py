@@ -10,6 +10,7 @@ Any callable of (source, candidate, reference) becomes one with PerCandidate. Le
 rewards are in learned.py.
 """
 
+import dataclasses
 import hashlib
 import inspect
 import numbers
@@ -19,6 +20,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from rest_jax.data.group_store import Group
+from rest_jax.evaluation import chrf
+
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 class Scorer(Protocol):
@@ -46,8 +50,6 @@ class ChrfReward:
 
   def __call__(self, groups: Sequence[Group]) -> list[np.ndarray]:
     """Rewards; a group without a reference raises ValueError."""
-    from rest_jax.evaluation import chrf
-
     return [
       _array(chrf.sentence_chrf(text, reference) for text in group.texts)
       for group, reference in ((group, _reference(group)) for group in groups)
@@ -83,8 +85,6 @@ class Gold:
 
   def __call__(self, groups: Sequence[Group]) -> list[np.ndarray]:
     """Rewards; a group with neither reference nor renderings raises ValueError."""
-    from rest_jax.evaluation import chrf
-
     return [chrf.best_chrf(group.texts, correct_texts(group)) for group in groups]
 
 
@@ -144,7 +144,7 @@ class PerCandidate:
       group.source, group.texts[index], group.reference, **self._parameters
     )
     # A NaN fails the comparison too.
-    if _is_number(value) and abs(value) <= np.finfo(np.float32).max:
+    if _is_number(value) and abs(float(value)) <= _LARGEST:
       return float(value)
     raise ValueError(
       f'{self._identity["function"]} returned {value!r} for candidate {index} of '
@@ -174,6 +174,8 @@ class RatingScorer:
     self.name = name
     if hasattr(raters, 'identity'):
       self._identity = raters.identity()
+    elif dataclasses.is_dataclass(raters) and not isinstance(raters, type):
+      self._identity = {'raters': repr(raters)}  # a frozen dataclass's repr is all
     else:
       self._identity = _function_identity(raters)
 
@@ -216,8 +218,8 @@ class RatingScorer:
 def exact_matches(group: Group) -> np.ndarray:
   """[samples] float32, 1 where a candidate is a known correct translation.
 
-  It equals one of the renderings, or the reference where there are none; runs of white space count as one
-  space, and case and punctuation matter.
+  It equals one of the renderings, or the reference where there are none; runs of
+  white space count as one space, and case and punctuation matter.
 
   Raises:
     ValueError: the group has neither.
@@ -283,4 +285,4 @@ def _is_number(value: Any) -> bool:
   if isinstance(value, numbers.Real):
     return True
   kind = getattr(getattr(value, 'dtype', None), 'kind', '')
-  return getattr(value, 'shape', None) == () and kind in 'biuf' and kind != ''
+  return getattr(value, 'shape', None) == () and kind in ('b', 'i', 'u', 'f')

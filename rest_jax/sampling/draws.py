@@ -31,7 +31,7 @@ class Decoding:
   top_k: int = 0
   top_p: float = 1.0
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if not 0 <= self.temperature < float('inf'):
       raise ValueError(
         f'temperature={self.temperature} must be finite and at least 0 (0 is greedy)'
@@ -52,8 +52,8 @@ def source_words(source_ids: list[str]) -> np.ndarray:
 
 
 def candidate_keys(
-  seed: int,
-  grow_step: int,
+  seed: jax.Array | int,
+  grow_step: jax.Array | int,
   words: jax.Array,  # [batch, 2] uint32, from `source_words`
   candidates: jax.Array,  # [batch, samples] int32, candidate indices
 ) -> jax.Array:  # [batch, samples] keys
@@ -116,9 +116,7 @@ def _keep_top_p(scaled: jax.Array, p: float) -> jax.Array:
   probabilities = jax.nn.softmax(descending, axis=-1)
   before = jnp.cumsum(probabilities, axis=-1) - probabilities
   # The first token always stays: nothing comes before it.
-  smallest = jnp.min(
-    jnp.where(before < p, descending, jnp.inf), axis=-1, keepdims=True
-  )
+  smallest = jnp.min(jnp.where(before < p, descending, jnp.inf), axis=-1, keepdims=True)
   return jnp.where(scaled >= smallest, scaled, -jnp.inf)
 
 

@@ -1,18 +1,15 @@
 """The sampler around the decoder loop: groups in, groups with candidates out."""
 
-from collections.abc import Iterator, Sequence
 import dataclasses
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from rest_jax.data import buckets
-from rest_jax.data import group_store
-from rest_jax.data import vocabularies
+from rest_jax.data import buckets, group_store, vocabularies
 from rest_jax.models import t5
-from rest_jax.sampling import decoder
-from rest_jax.sampling import draws
+from rest_jax.sampling import decoder, draws
 from rest_jax.training import mesh as mesh_lib
 
 
@@ -23,14 +20,12 @@ class SamplerSettings:
   Attributes:
     batch_size: sources decoded together.
     max_samples: candidates of one source decoded together; more take turns.
-    source_lengths: the padded source lengths that may be compiled, rising.
   """
 
   batch_size: int = 32
   max_samples: int = 64
-  source_lengths: tuple[int, ...] = buckets.DEFAULT_LENGTHS
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if self.batch_size < 1 or self.max_samples < 1:
       raise ValueError(
         f'batch_size={self.batch_size} and max_samples={self.max_samples} must be '
@@ -46,6 +41,7 @@ class Sampler:
     config: the policy's shape.
     vocabulary: to detokenise.
     mesh: groups are spread over its data and fsdp axes.
+    source_length: the most tokens of a source, EOS included.
     target_length: the most tokens of a candidate, EOS included.
     decoding: temperature, top-k, top-p.
     seed, grow_step: the run's part of the candidates' identities.
@@ -59,6 +55,7 @@ class Sampler:
     vocabulary: vocabularies.Vocabulary,
     *,
     mesh: jax.sharding.Mesh,
+    source_length: int,
     target_length: int,
     decoding: draws.Decoding,
     seed: int,
@@ -69,6 +66,7 @@ class Sampler:
     self._config = config
     self._vocabulary = vocabulary
     self._mesh = mesh
+    self._source_lengths = buckets.lengths_up_to(source_length)
     self._target_length = target_length
     self._decoding = decoding
     self._seed = seed
@@ -113,7 +111,7 @@ class Sampler:
   ) -> decoder.Samples:
     rows = self._settings.batch_size
     longest = max(len(group.source_tokens) for group in groups)
-    source_length = buckets.bucket(longest, self._settings.source_lengths)
+    source_length = buckets.bucket(longest, self._source_lengths)
     tokens = np.zeros((rows, source_length), np.int32)
     words = np.zeros((rows, 2), np.uint32)
     words[: len(groups)] = draws.source_words([group.source_id for group in groups])
@@ -138,17 +136,15 @@ class Sampler:
   def _with_candidates(
     self, group: group_store.Group, parts: Sequence[decoder.Samples], row: int
   ) -> group_store.Group:
-    tokens, log_probs = [], []
-    for part in parts:
-      for candidate in range(part.tokens.shape[1]):
-        length = np.count_nonzero(part.tokens[row, candidate])
-        tokens.append(part.tokens[row, candidate, :length])
-        log_probs.append(part.token_log_probs[row, candidate, :length])
+    drawn = np.concatenate([part.tokens[row] for part in parts])
+    log_probs = np.concatenate([part.token_log_probs[row] for part in parts])
+    lengths = np.count_nonzero(drawn, axis=1).tolist()  # [samples]
+    tokens = [drawn[i, :length] for i, length in enumerate(lengths)]
     return dataclasses.replace(
       group,
       texts=tuple(self._vocabulary.decode_batch(tokens)),
       tokens=tuple(tokens),
-      token_log_probs=tuple(log_probs),
+      token_log_probs=tuple(log_probs[i, :n] for i, n in enumerate(lengths)),
       finished=np.concatenate([part.finished[row] for part in parts]),
       origins=('model',) * len(tokens),
     )

@@ -222,9 +222,7 @@ class Run:
           return path
     return None
 
-  def _log(
-    self, artifact: Artifact, outcome: str, size: Mapping[str, Any]
-  ) -> Artifact:
+  def _log(self, artifact: Artifact, outcome: str, size: Mapping[str, Any]) -> Artifact:
     self.history.append(HistoryEntry(artifact, outcome, size))
     if outcome == 'reused' and not self._dry_run:
       progress_lib.say(f'{artifact.name}: reused')
@@ -275,7 +273,7 @@ def _read_record(path: epath.Path) -> dict[str, Any]:
 
 def _file_sizes(path: epath.Path, prefix: str = '') -> dict[str, int]:
   """Returns the size in bytes of every file under `path`."""
-  sizes = {}
+  sizes: dict[str, int] = {}
   for entry in sorted(path.iterdir()):
     if entry.is_dir():
       sizes |= _file_sizes(entry, f'{prefix}{entry.name}/')

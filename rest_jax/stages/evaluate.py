@@ -1,9 +1,9 @@
 """Evaluate: a policy on held-out sources, by proxy, by gold and by text metrics.
 
-    groups-*.parquet    the sampled candidates
-    rewards-*.parquet   their normalised rewards
-    gold/               their gold measures, as a reward set
-    greedy/             the greedy outputs
+groups-*.parquet    the sampled candidates
+rewards-*.parquet   their normalised rewards
+gold/               their gold measures, as a reward set
+greedy/             the greedy outputs
 """
 
 import itertools
@@ -12,20 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from rest_jax.data import group_store
-from rest_jax.data import reward_store
-from rest_jax.data import shards
-from rest_jax.evaluation import divergence
-from rest_jax.evaluation import intervals
-from rest_jax.evaluation import text_metrics
+from rest_jax.data import group_store, reward_store, shards
+from rest_jax.evaluation import intervals, text_metrics
 from rest_jax.models import t5
-from rest_jax.rewards import agreement
-from rest_jax.rewards import text
-from rest_jax.sampling import draws
+from rest_jax.rewards import agreement, text
+from rest_jax.sampling import divergence, draws
 from rest_jax.sampling import sampler as sampler_lib
-from rest_jax.stages import artifact
+from rest_jax.stages import artifact, policies
 from rest_jax.stages import held_out as held_out_lib
-from rest_jax.stages import policies
 from rest_jax.stages import progress as progress_lib
 
 VERSION = 1

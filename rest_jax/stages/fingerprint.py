@@ -4,11 +4,11 @@ A fingerprint is the SHA-256 of a canonical JSON text. `describe` turns the
 values that a stage takes as parameters into that JSON.
 """
 
-from collections.abc import Mapping
 import dataclasses
 import functools
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np

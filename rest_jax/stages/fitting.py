@@ -2,21 +2,19 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from typing import Any, cast
 
 import jax
 import numpy as np
 from flax import linen as nn
 
 from rest_jax.models import t5
-from rest_jax.stages import artifact
-from rest_jax.stages import policies
+from rest_jax.stages import artifact, policies
 from rest_jax.stages import progress as progress_lib
 from rest_jax.training import events as events_lib
-from rest_jax.training import loop
+from rest_jax.training import loop, objectives
 from rest_jax.training import mesh as mesh_lib
-from rest_jax.training import objectives
 from rest_jax.training import step as step_lib
 
 
@@ -105,7 +103,12 @@ def fit(
   """
   transformation = _transformation(optimiser)
   train_step = _train_step(
-    module, config, objective, optimiser, mesh, settings.num_microbatches
+    cast(Hashable, module),
+    config,
+    cast(Hashable, objective),
+    optimiser,
+    mesh,
+    settings.num_microbatches,
   )
   state = step_lib.init_state(
     policies.init_fn(module, config),
@@ -155,7 +158,7 @@ def _transformation(optimiser: Any) -> Any:
 
 @functools.cache
 def _train_step(
-  module: type[nn.Module],
+  module: Hashable,
   config: t5.T5Config,
   objective: Any,
   optimiser: Any,

@@ -3,20 +3,17 @@
 The artifact is the group set D_g: the policy's samples united with the data.
 """
 
-from collections.abc import Mapping, Sequence
 import dataclasses
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from rest_jax.data import buckets
-from rest_jax.data import columns
-from rest_jax.data import group_store
+from rest_jax.data import buckets, columns, group_store
 from rest_jax.data import shards as shards_lib
 from rest_jax.models import t5
 from rest_jax.sampling import draws
 from rest_jax.sampling import sampler as sampler_lib
-from rest_jax.stages import artifact
-from rest_jax.stages import policies
+from rest_jax.stages import artifact, policies
 from rest_jax.stages import progress as progress_lib
 
 VERSION = 1
@@ -64,7 +61,7 @@ def grow(
   """
   if num_samples < 1:
     raise ValueError(f'num_samples={num_samples} must be at least 1')
-  _, target_length = buckets.feature_lengths(task_feature_lengths)
+  source_length, target_length = buckets.feature_lengths(task_feature_lengths)
   params = {
     'split': split,
     'grow_step': grow_step,
@@ -83,6 +80,7 @@ def grow(
       model.config,
       model.vocabulary,
       mesh=run.mesh,
+      source_length=source_length,
       target_length=target_length,
       decoding=decoding,
       seed=seed,

@@ -7,14 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from rest_jax.data import buckets
-from rest_jax.data import group_store
-from rest_jax.data import vocabularies
+from rest_jax.data import buckets, group_store, vocabularies
 from rest_jax.models import t5
 from rest_jax.sampling import draws
 from rest_jax.sampling import sampler as sampler_lib
-from rest_jax.stages import artifact
-from rest_jax.stages import score
+from rest_jax.stages import artifact, score
 
 # Stands in the place of a Grow step in the identities of held-out samples, so that
 # every policy is evaluated with the same random numbers, and none with a Grow's.
@@ -32,7 +29,7 @@ class HeldOut:
     normaliser: rewards -> [0, 1], that of the first Grow.
     mesh: the devices.
     num_samples: candidates for each source.
-    target_length: the most tokens of a candidate.
+    source_length, target_length: the most tokens.
     decoding: how candidates are drawn.
     seed: of the draws.
     settings: how the sampler cuts its work.
@@ -44,6 +41,7 @@ class HeldOut:
   normaliser: Any
   mesh: jax.sharding.Mesh
   num_samples: int
+  source_length: int
   target_length: int
   decoding: draws.Decoding
   seed: int
@@ -79,6 +77,7 @@ class HeldOut:
       config,
       self.vocabulary,
       mesh=self.mesh,
+      source_length=self.source_length,
       target_length=self.target_length,
       decoding=decoding,
       seed=self.seed,
@@ -115,7 +114,8 @@ def load(
     num_sources: the first so many; None takes all.
     num_samples, task_feature_lengths, decoding, seed, settings: see HeldOut.
   """
-  groups = []
+  source_length, target_length = buckets.feature_lengths(task_feature_lengths)
+  groups: list[group_store.Group] = []
   for group in group_store.iterate_groups(corpus.path / split):
     if num_sources is not None and len(groups) >= num_sources:
       break
@@ -124,11 +124,17 @@ def load(
     groups=groups,
     vocabulary=vocabularies.Vocabulary.load(corpus.path / 'vocabulary.model'),
     scorer=scorer
-    or score.load_reward_model(reward_model, run.mesh, batch_size=settings.batch_size),
+    or score.load_reward_model(
+      reward_model,
+      run.mesh,
+      task_feature_lengths=task_feature_lengths,
+      batch_size=settings.batch_size,
+    ),
     normaliser=score.load_normaliser(rewards),
     mesh=run.mesh,
     num_samples=num_samples,
-    target_length=buckets.feature_lengths(task_feature_lengths)[1],
+    source_length=source_length,
+    target_length=target_length,
     decoding=decoding,
     seed=seed,
     settings=settings,

@@ -3,22 +3,15 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from rest_jax import filters
-from rest_jax.data import batches
 from rest_jax.data import buckets
-from rest_jax.data import group_store
-from rest_jax.data import reward_store
 from rest_jax.models import t5
 from rest_jax.sampling import draws
 from rest_jax.sampling import sampler as sampler_lib
-from rest_jax.stages import artifact
-from rest_jax.stages import fitting
+from rest_jax.stages import artifact, fitting, improve_data, policies
 from rest_jax.stages import held_out as held_out_lib
-from rest_jax.stages import policies
 from rest_jax.stages import progress as progress_lib
-from rest_jax.training import objectives
+from rest_jax.training import loop, objectives
 
 VERSION = 1
 
@@ -46,7 +39,7 @@ def improve(
   samples_per_row: int = 4,
   task_feature_lengths: Mapping[str, int],
   bucket_shares: Sequence[float] = (1.0,),
-  mixture_or_task_name: str | None = None,
+  mix_with: Sequence[tuple[str, float]] = (),
   scorer: Any = None,
   eval_split: str = 'validation',
   num_eval_sources: int | None = 256,
@@ -85,9 +78,8 @@ def improve(
     samples_per_row: kept candidates of one source in a row; more spill over.
     task_feature_lengths: T5X's {'inputs': ..., 'targets': ...}, in tokens.
     bucket_shares: see buckets.training_buckets.
-    mixture_or_task_name: a SeqIO mixture to mix in; it has to contain the task
-      that this step registers (see data.seqio_tasks). None streams that task
-      alone, without TensorFlow.
+    mix_with: SeqIO tasks or mixtures to mix in, each with its rate; what the
+      filter keeps has rate 1.
     scorer: another scorer in the reward model's place.
     eval_split, num_eval_sources, num_eval_samples, decoding: the held-out samples
       whose mean reward chooses the parameters.
@@ -115,7 +107,7 @@ def improve(
     'samples_per_row': samples_per_row,
     'task_feature_lengths': dict(task_feature_lengths),
     'bucket_shares': bucket_shares,
-    'mixture_or_task_name': mixture_or_task_name,
+    'mix_with': mix_with,
     'scorer': scorer,
     'eval_split': eval_split,
     'num_eval_sources': num_eval_sources,
@@ -127,7 +119,7 @@ def improve(
   }
 
   def build(work: artifact.Work) -> None:
-    report = check_and_count(keep, samples, rewards, previous_threshold)
+    report = improve_data.check_and_count(keep, samples, rewards, previous_threshold)
     progress_lib.say(
       f'{name}: threshold {threshold:g} keeps {report["kept_candidates"]:,} of '
       f'{report["candidates"]:,} candidates, of {report["kept_sources"]:,} of '
@@ -148,14 +140,18 @@ def improve(
       seed=seed,
       settings=sampler,
     )
-    data = batches.GroupBatches(
-      samples.path,
-      reward_dir=rewards.path,
-      keep_fn=keep,
-      batch=batch_size,
-      samples=samples_per_row,
+    batch_fn = improve_data.batch_fn(
+      name,
+      corpus=corpus,
+      samples=samples,
+      rewards=rewards,
+      keep=keep,
+      batch_size=batch_size,
+      samples_per_row=samples_per_row,
       buckets=buckets.training_buckets(task_feature_lengths, bucket_shares),
+      mix_with=mix_with,
       seed=seed,
+      start_step=loop.resume_step(work.scratch) or 0,
     )
     fitted = fitting.fit(
       work,
@@ -164,7 +160,7 @@ def improve(
       config=start.config,
       objective=objective,
       optimiser=optimiser,
-      batch_fn=data.batch,
+      batch_fn=batch_fn,
       settings=fitting.FitSettings(
         num_steps=num_steps,
         eval_period_steps=eval_period_steps,
@@ -205,51 +201,3 @@ def improve(
     build=build,
     size={'steps at most': num_steps, 'threshold': threshold},
   )
-
-
-def check_and_count(
-  keep: filters.Filter,
-  samples: artifact.Artifact,
-  rewards: artifact.Artifact,
-  previous_threshold: float | None,
-) -> dict[str, Any]:
-  """Checks a filter against the rewards it will see, and counts what it keeps.
-
-  Raises:
-    ValueError: a global threshold that breaks Algorithm 1's rules, or a filter
-      that keeps nothing.
-  """
-  if isinstance(keep, filters.GlobalThreshold):
-    filters.check_threshold(
-      keep.tau,
-      mean_reward=rewards.results['mean_reward'],
-      max_reward=rewards.results['max_reward'],
-      previous_tau=previous_threshold,
-    )
-  report = filters.FilterReport()
-  for group_path, reward_path in reward_store.paired_shards(samples.path, rewards.path):
-    scores = reward_store.read_rewards(reward_path)
-    groups = group_store.read_groups(group_path, columns=['source_id', 'tokens'])
-    values, mask = padded(scores.for_training())
-    lengths, _ = padded([np.array([len(t) for t in g.tokens]) for g in groups])
-    report.update(
-      keep(values, mask),
-      mask,
-      source_ids=scores.source_ids,
-      num_tokens=lengths.astype(np.int64),
-    )
-  if not report.kept_candidates:
-    raise ValueError(
-      f'the filter {keep} keeps none of {report.candidates:,} candidates, whose '
-      f'rewards reach {rewards.results["max_reward"]:.4g}: choose a lower threshold'
-    )
-  return report.to_dict()
-
-
-def padded(values: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-  """Returns [sources, samples] float32 and the mask of what is not padding."""
-  counts = np.array([len(row) for row in values])
-  mask = np.arange(max(counts.max(initial=0), 1)) < counts[:, None]
-  array = np.zeros(mask.shape, np.float32)
-  array[mask] = np.concatenate([np.zeros(0, np.float32), *values])
-  return array, mask

@@ -1,8 +1,8 @@
 """Ingest: a corpus becomes group sets of one candidate each, and a vocabulary.
 
-    train/ validation/ test/   group sets; the reference is the one candidate
-    vocabulary.model           SentencePiece, trained here or brought along
-    corpus.json                what was read, cut and dropped
+train/ validation/ test/   group sets; the reference is the one candidate
+vocabulary.model           SentencePiece, trained here or brought along
+corpus.json                what was read, cut and dropped
 """
 
 import json
@@ -13,13 +13,8 @@ import numpy as np
 from etils import epath
 
 from rest_jax import paths
-from rest_jax.data import buckets
-from rest_jax.data import corpora
-from rest_jax.data import group_store
-from rest_jax.data import shards
-from rest_jax.data import vocabularies
-from rest_jax.stages import artifact
-from rest_jax.stages import policies
+from rest_jax.data import buckets, corpora, group_store, shards, vocabularies
+from rest_jax.stages import artifact, policies
 from rest_jax.stages import progress as progress_lib
 
 VERSION = 1
@@ -87,9 +82,15 @@ def ingest(
     else:
       progress_lib.say(f'{name}: training a vocabulary of {vocab_size:,} pieces')
       texts = _texts(corpus('train'))
-      vocabularies.train_sentencepiece(texts, file, vocab_size=vocab_size, byte_fallback=byte_fallback)
+      vocabularies.train_sentencepiece(
+        texts, file, vocab_size=vocab_size, byte_fallback=byte_fallback
+      )
     writer = _SplitWriter(
-      vocabularies.Vocabulary.load(file), source_length, target_length, overlong, sources_per_shard
+      vocabularies.Vocabulary.load(file),
+      source_length,
+      target_length,
+      overlong,
+      sources_per_shard,
     )
     splits = {}
     for split in corpus.splits:
@@ -137,7 +138,7 @@ class _SplitWriter:
     paths.remove_tree(directory)  # what a kill left; reading is quick
     directory.mkdir(parents=True)
     # Shards are named only when their number is known; until then by index.
-    written = []
+    written: list[epath.Path] = []
     groups: list[group_store.Group] = []
     for block in _blocks(pairs, self._sources_per_shard):
       groups += self._groups(block, split, counts)

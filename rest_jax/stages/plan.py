@@ -5,6 +5,7 @@ from collections.abc import Collection
 from rich import console as rich_console
 from rich import table as rich_table
 
+from rest_jax import paths
 from rest_jax.report import table as report_table
 from rest_jax.stages import artifact
 
@@ -22,7 +23,9 @@ def print_plan(run: artifact.Run) -> None:
     table.add_row(entry.artifact.name, entry.artifact.stage, outcome, size)
   _console().print(table)
   mesh = dict(run.mesh.shape)
-  _console().print(f'mesh {mesh} of {run.mesh.size} {run.mesh.devices.flat[0].platform}')
+  _console().print(
+    f'mesh {mesh} of {run.mesh.size} {run.mesh.devices.flat[0].platform}'
+  )
 
 
 def require_progress(run: artifact.Run, mode: str, only: Collection[str]) -> None:
@@ -49,9 +52,7 @@ def require_progress(run: artifact.Run, mode: str, only: Collection[str]) -> Non
 
 def print_result(report: artifact.Artifact) -> None:
   """Prints the table of a finished report."""
-  import json
-
-  summary = json.loads((report.path / 'summary.json').read_text())
+  summary = paths.read_json(report.path / 'summary.json')
   report_table.print_table(summary, report_path=str(report.path / 'report.html'))
 
 

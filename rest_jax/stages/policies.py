@@ -1,13 +1,14 @@
 """What a trained model's artifact holds: shape, parameters, vocabulary.
 
-    model.json             T5Config
-    vocabulary.model       a copy, so that the artifact stands alone
-    checkpoint_<step>/     parameters, in T5X's Orbax layout
+model.json             T5Config
+vocabulary.model       a copy, so that the artifact stands alone
+checkpoint_<step>/     parameters, in T5X's Orbax layout
 """
 
 import functools
 import json
-from typing import Any, NamedTuple
+from collections.abc import Hashable
+from typing import Any, NamedTuple, cast
 
 import jax
 from etils import epath
@@ -61,7 +62,7 @@ def load_model(
     ValueError: a file is missing or a parameter is not of the module's shape.
   """
   config = load_config(directory)
-  abstract = abstract_params(module, config)
+  abstract = abstract_params(cast(Hashable, module), config)
   shardings = mesh_lib.param_shardings(mesh, abstract)
   latest = checkpoints.latest_checkpoint(directory)
   params = checkpoints.load_params(
@@ -87,6 +88,6 @@ def init_fn(module: type[nn.Module], config: t5.T5Config) -> Any:
 
 
 @functools.lru_cache
-def abstract_params(module: type[nn.Module], config: t5.T5Config) -> Any:
+def abstract_params(module: Any, config: t5.T5Config) -> Any:
   """Returns the boxed shapes of a module's parameters; builds no array."""
   return jax.eval_shape(init_fn(module, config), jax.random.key(0))

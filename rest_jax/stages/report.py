@@ -1,6 +1,5 @@
 """Report: the table, summary.json and report.html of a whole run."""
 
-import itertools
 import shlex
 import sys
 from collections.abc import Sequence
@@ -10,9 +9,7 @@ import jax
 import numpy as np
 
 from rest_jax import paths
-from rest_jax.data import group_store
-from rest_jax.data import reward_store
-from rest_jax.data import shards
+from rest_jax.data import group_store, reward_store, shards
 from rest_jax.report import data as report_data
 from rest_jax.report import page
 from rest_jax.stages import artifact
@@ -105,8 +102,8 @@ def report(
     data = report_data.ReportData(
       summary=summary,
       histograms=[{'grow': g.grow, **g.rewards.results['histogram']} for g in grown],
-      curves=list(itertools.chain.from_iterable(_curves(e) for e in history)),
-      groups=list(itertools.chain.from_iterable(_groups(t, num_groups) for t in trained)),
+      curves=[curve for entry in history for curve in _curves(entry)],
+      groups=[group for t in trained for group in _groups(t, num_groups)],
     )
     paths.write_text_atomic(work.path / 'report.html', page.render_page(data))
 
@@ -212,7 +209,9 @@ def _warnings(trained: Sequence[Trained], grown: Sequence[Grown]) -> list[str]:
         'the length limit before they ended'
       )
   for one_grow in grown:
-    inside = (one_grow.rewards.results['gold_agreement'] or {}).get('spearman_in_groups')
+    inside = (one_grow.rewards.results['gold_agreement'] or {}).get(
+      'spearman_in_groups'
+    )
     if inside is not None and inside < 0.2:
       warnings.append(
         f'inside the groups of Grow {one_grow.grow} the reward ranks candidates '

@@ -1,24 +1,18 @@
 """Score: every candidate of a group set gets its reward, in files of its own."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from rest_jax.data import columns
-from rest_jax.data import group_store
-from rest_jax.data import reward_store
+from rest_jax import paths
+from rest_jax.data import buckets, columns, group_store, reward_store
 from rest_jax.data import shards as shards_lib
 from rest_jax.models import heads
-from rest_jax.rewards import agreement
-from rest_jax.rewards import learned
-from rest_jax.rewards import normalisers
-from rest_jax.rewards import text
-from rest_jax.stages import artifact
-from rest_jax.stages import policies
+from rest_jax.rewards import agreement, learned, normalisers, text
+from rest_jax.stages import artifact, policies
 from rest_jax.stages import progress as progress_lib
-from rest_jax import paths
 
 VERSION = 1
 NORMALISER_FILE = 'normaliser.json'
@@ -38,6 +32,7 @@ def score(
   normaliser: Callable[[np.ndarray], Any] | None = None,
   normaliser_from: artifact.Artifact | None = None,
   num_gold_sources: int = 500,
+  task_feature_lengths: Mapping[str, int],
   batch_size: int = 32,
 ) -> artifact.Artifact:
   """Scores a group set with a learned reward model or any other scorer.
@@ -55,6 +50,8 @@ def score(
       the first Grow, so that thresholds mean the same throughout).
     num_gold_sources: sources on which the rewards are compared with the gold
       measure; evenly spread over the set. 0 compares none.
+    task_feature_lengths: T5X's {'inputs': ..., 'targets': ...}: the padded lengths;
+      they change no score.
     batch_size: sources scored together; changes no score.
 
   Returns:
@@ -72,7 +69,10 @@ def score(
 
   def build(work: artifact.Work) -> None:
     score_groups = scorer or load_reward_model(
-      reward_model, run.mesh, batch_size=batch_size
+      reward_model,
+      run.mesh,
+      task_feature_lengths=task_feature_lengths,
+      batch_size=batch_size,
     )
     shards = shards_lib.list_shards(samples.path)
     _score_shards(work, score_groups, shards)
@@ -109,13 +109,25 @@ def score(
 
 
 def load_reward_model(
-  reward_model: artifact.Artifact, mesh: jax.sharding.Mesh, *, batch_size: int
+  reward_model: artifact.Artifact | None,
+  mesh: jax.sharding.Mesh,
+  *,
+  task_feature_lengths: Mapping[str, int],
+  batch_size: int,
 ) -> learned.LearnedReward:
   """Reads a trained reward model as a scorer."""
+  assert reward_model is not None, 'a scorer takes its place'
+  source_length, target_length = buckets.feature_lengths(task_feature_lengths)
   model = policies.load_model(reward_model.path, heads.ScalarHeadT5, mesh)
   scale = learned.RatingScale(**paths.read_json(reward_model.path / SCALE_FILE))
   return learned.LearnedReward(
-    model.params, model.config, scale, mesh=mesh, batch_size=batch_size
+    model.params,
+    model.config,
+    scale,
+    mesh=mesh,
+    batch_size=batch_size,
+    source_length=source_length,
+    target_length=target_length,
   )
 
 

@@ -7,13 +7,9 @@ from typing import Any
 import jax
 
 from rest_jax import paths
-from rest_jax.data import batches
-from rest_jax.data import buckets
-from rest_jax.data import vocabularies
+from rest_jax.data import batches, buckets, vocabularies
 from rest_jax.models import t5
-from rest_jax.stages import artifact
-from rest_jax.stages import fitting
-from rest_jax.stages import policies
+from rest_jax.stages import artifact, fitting, policies
 from rest_jax.training import objectives
 
 VERSION = 1
@@ -75,7 +71,7 @@ def supervise(
   def build(work: artifact.Work) -> None:
     vocabulary = corpus.path / policies.VOCABULARY_FILE
     check_vocabulary(config, vocabularies.Vocabulary.load(vocabulary))
-    shape = {
+    shape: dict[str, Any] = {
       'batch': batch_size,
       'samples': 1,
       'buckets': buckets.training_buckets(task_feature_lengths, bucket_shares),
@@ -130,9 +126,7 @@ def supervise(
   )
 
 
-def check_vocabulary(
-  config: t5.T5Config, vocabulary: vocabularies.Vocabulary
-) -> None:
+def check_vocabulary(config: t5.T5Config, vocabulary: vocabularies.Vocabulary) -> None:
   """Raises ValueError where a model's embedding cannot hold a vocabulary."""
   if vocabulary.size > config.vocab_size:
     raise ValueError(

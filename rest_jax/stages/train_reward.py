@@ -8,19 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rest_jax import paths
-from rest_jax.data import batches
-from rest_jax.data import buckets
-from rest_jax.data import group_store
-from rest_jax.data import reward_store
-from rest_jax.data import shards
-from rest_jax.models import heads
-from rest_jax.models import t5
-from rest_jax.rewards import agreement
-from rest_jax.rewards import learned
-from rest_jax.stages import artifact
-from rest_jax.stages import fitting
-from rest_jax.stages import policies
-from rest_jax.stages import score
+from rest_jax.data import batches, buckets, group_store, reward_store, shards
+from rest_jax.models import heads, t5
+from rest_jax.rewards import agreement, learned
+from rest_jax.stages import artifact, fitting, policies, score
 from rest_jax.training import objectives
 
 VERSION = 1
@@ -75,6 +66,7 @@ def train_reward(
   """
   if not 0 < held_out_fraction < 1:
     raise ValueError(f'held_out_fraction={held_out_fraction} must be between 0 and 1')
+  source_length, target_length = buckets.feature_lengths(task_feature_lengths)
   params = {
     'optimiser': optimiser,
     'objective': objective,
@@ -108,7 +100,13 @@ def train_reward(
 
     def evaluate(reward_params: Any) -> dict[str, float]:
       scorer = learned.LearnedReward(
-        reward_params, start.config, scale, mesh=run.mesh, batch_size=batch_size
+        reward_params,
+        start.config,
+        scale,
+        mesh=run.mesh,
+        batch_size=batch_size,
+        source_length=source_length,
+        target_length=target_length,
       )
       found = agreement.agreement(scorer(held_out.groups), held_out.ratings)
       return {k: np.nan if v is None else v for k, v in found.to_dict().items()}

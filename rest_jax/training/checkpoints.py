@@ -282,6 +282,7 @@ class TrainingCheckpoints:
       ValueError: a checkpoint is whole but its arrays are not the state's: the
         model or the optimiser has changed.
     """
+    self.wait()  # a step is listed from the moment its writing begins
     for step in sorted(self._open().all_steps(), reverse=True):
       try:
         return step, self._restore(step, abstract_state)
@@ -292,7 +293,9 @@ class TrainingCheckpoints:
         logging.warning(
           'checkpoint %s cannot be read (%s): it is moved to %s, and training goes on '
           'from the one before it, or from the start',
-          self.directory / str(step), _first_line(error), aside,
+          self.directory / str(step),
+          _first_line(error),
+          aside,
         )
         self._move_aside(step, aside)
     return None

@@ -55,11 +55,13 @@ class EventWriter:
       return
     now = time.time()
     numbers = {name: float(value) for name, value in values.items()}
-    line = json.dumps({
-      'step': int(step),
-      **{n: v if math.isfinite(v) else None for n, v in numbers.items()},
-      'wall_time': round(now, 3),
-    })
+    line = json.dumps(
+      {
+        'step': int(step),
+        **{n: v if math.isfinite(v) else None for n, v in numbers.items()},
+        'wall_time': round(now, 3),
+      }
+    )
     if self._remote:
       self._lines.append(line)
     else:

@@ -11,8 +11,7 @@ from typing import Any, ClassVar, Protocol
 import jax
 import jax.numpy as jnp
 
-from rest_jax.losses import behavioural_cloning
-from rest_jax.losses import regression
+from rest_jax.losses import behavioural_cloning, regression
 from rest_jax.models import t5
 from rest_jax.rewards import learned
 from rest_jax.training import step as step_lib
@@ -62,8 +61,9 @@ class BehaviouralCloning:
         label_smoothing=self.label_smoothing,
         z_loss=self.z_loss,
       )
-      right = (jnp.argmax(logits, axis=-1) == targets) * weights
-      metrics = {'accuracy': (jnp.sum(right), jnp.sum(weights))}
+      kept = weights * batch['keep'][..., None]
+      right = (jnp.argmax(logits, axis=-1) == targets) * kept
+      metrics = {'accuracy': (jnp.sum(right), jnp.sum(kept))}
       return sums.loss_sum, sums.weight_sum, metrics
 
     return loss

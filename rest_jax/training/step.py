@@ -264,9 +264,7 @@ def make_train_step(
       return grad_fn(params, batch, jax.random.fold_in(rng, 0))
     scalars = {name: x for name, x in batch.items() if jnp.ndim(x) == 0}
     rows = {name: x for name, x in batch.items() if jnp.ndim(x) > 0}
-    parts = {
-      name: _split(name, x, num_microbatches, mesh) for name, x in rows.items()
-    }
+    parts = {name: _split(name, x, num_microbatches, mesh) for name, x in rows.items()}
 
     def add(carry: Any, part: tuple[Any, jax.Array]) -> tuple[Any, None]:
       batch, index = part

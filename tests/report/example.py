@@ -22,18 +22,31 @@ def _policy(
   name = f'BC (G={grow}, I={improve})' if grow == 0 else f'ReST (G={grow}, I={improve})'
   threshold = None if improve == 0 else 0.6 + 0.1 * improve
   return {
-    'name': name, 'grow': grow, 'improve': improve, 'loss': 'behavioural_cloning',
-    'threshold': threshold, 'kept_fraction': threshold and round(0.95 - threshold, 3),
-    'reward_mean': reward, 'reward_interval': [reward - 0.006, reward + 0.006],
-    'gold_mean': gold, 'gold_interval': [gold - 0.007, gold + 0.008],
-    'exact_match': gold - 0.3, 'bleu': bleu, 'bleu_interval': [bleu - 1.1, bleu + 1.2],
-    'chrf': bleu + 19.4, 'chrf_interval': [bleu + 18.5, bleu + 20.2],
-    'length_ratio': 0.98 - 0.02 * improve, 'distinct_2': 0.412 - 0.5 * kl / 100,
-    'copy_rate': 0.012, 'repetition_rate': 0.004 + kl / 900,
-    'kl_to_bc': kl, 'kl_interval': [kl * 0.93, kl * 1.07],
+    'name': name,
+    'grow': grow,
+    'improve': improve,
+    'loss': 'behavioural_cloning',
+    'threshold': threshold,
+    'kept_fraction': threshold and round(0.95 - threshold, 3),
+    'reward_mean': reward,
+    'reward_interval': [reward - 0.006, reward + 0.006],
+    'gold_mean': gold,
+    'gold_interval': [gold - 0.007, gold + 0.008],
+    'exact_match': gold - 0.3,
+    'bleu': bleu,
+    'bleu_interval': [bleu - 1.1, bleu + 1.2],
+    'chrf': bleu + 19.4,
+    'chrf_interval': [bleu + 18.5, bleu + 20.2],
+    'length_ratio': 0.98 - 0.02 * improve,
+    'distinct_2': 0.412 - 0.5 * kl / 100,
+    'copy_rate': 0.012,
+    'repetition_rate': 0.004 + kl / 900,
+    'kl_to_bc': kl,
+    'kl_interval': [kl * 0.93, kl * 1.07],
     'reward_gold_spearman': 0.602 - kl / 50,
     'reward_gold_spearman_in_groups': 0.361 - kl / 45,
-    'num_sources': 512, 'num_samples': 4096,
+    'num_sources': 512,
+    'num_samples': 4096,
   }
 
 
@@ -52,19 +65,29 @@ def policies() -> list[dict[str, Any]]:
 
 def _stages() -> list[dict[str, Any]]:
   rows = [
-    ('corpus', 'ingest', 41.0, 0.0), ('bc', 'supervise', 2260.0, 2210.0),
+    ('corpus', 'ingest', 41.0, 0.0),
+    ('bc', 'supervise', 2260.0, 2210.0),
     ('reward-model', 'train_reward', 160.0, 151.0),
-    ('grow-1', 'grow', 610.0, 604.0), ('score-1', 'score', 88.0, 84.0),
-    ('improve-1-1', 'improve', 420.0, 410.0), ('improve-1-2', 'improve', 310.0, 301.0),
+    ('grow-1', 'grow', 610.0, 604.0),
+    ('score-1', 'score', 88.0, 84.0),
+    ('improve-1-1', 'improve', 420.0, 410.0),
+    ('improve-1-2', 'improve', 310.0, 301.0),
     ('improve-1-3', 'improve', 250.0, 241.0),
-    ('grow-2', 'grow', 622.0, 611.0), ('score-2', 'score', 87.0, 84.0),
-    ('improve-2-1', 'improve', 405.0, 399.0), ('improve-2-2', 'improve', 300.0, 288.0),
-    ('improve-2-3', 'improve', 240.0, 232.0), ('evaluate', 'evaluate', 330.0, 300.0),
+    ('grow-2', 'grow', 622.0, 611.0),
+    ('score-2', 'score', 87.0, 84.0),
+    ('improve-2-1', 'improve', 405.0, 399.0),
+    ('improve-2-2', 'improve', 300.0, 288.0),
+    ('improve-2-3', 'improve', 240.0, 232.0),
+    ('evaluate', 'evaluate', 330.0, 300.0),
   ]
   return [
     {
-      'name': name, 'stage': stage, 'seconds': seconds, 'device_seconds': device,
-      'peak_memory_bytes': int(1.1e9 + 4e5 * seconds), 'energy_joules': None,
+      'name': name,
+      'stage': stage,
+      'seconds': seconds,
+      'device_seconds': device,
+      'peak_memory_bytes': int(1.1e9 + 4e5 * seconds),
+      'energy_joules': None,
       'reused': place < 3,
     }
     for place, (name, stage, seconds, device) in enumerate(rows)
@@ -74,13 +97,21 @@ def _stages() -> list[dict[str, Any]]:
 def _grow(grow: int) -> dict[str, Any]:
   kept = {1: 0.404, 2: 0.227, 3: 0.101}
   return {
-    'name': f'grow-{grow}', 'grow': grow, 'num_sources': 1500,
-    'num_candidates': 12_000, 'mean_reward': 0.50 + 0.04 * grow,
-    'unfinished_fraction': 0.0031, 'duplicate_fraction': 0.143, 'mean_length': 16.4,
+    'name': f'grow-{grow}',
+    'grow': grow,
+    'num_sources': 1500,
+    'num_candidates': 12_000,
+    'mean_reward': 0.50 + 0.04 * grow,
+    'unfinished_fraction': 0.0031,
+    'duplicate_fraction': 0.143,
+    'mean_length': 16.4,
     'thresholds': [
       {
-        'improve': i, 'threshold': 0.6 + 0.1 * i, 'kept_fraction': kept[i],
-        'sources_left': 1500 - 320 * i, 'emptied_sources': 320 * i,
+        'improve': i,
+        'threshold': 0.6 + 0.1 * i,
+        'kept_fraction': kept[i],
+        'sources_left': 1500 - 320 * i,
+        'emptied_sources': 320 * i,
       }
       for i in (1, 2, 3)
     ],
@@ -94,8 +125,10 @@ def _histogram(rng: random.Random, grow: int, num_bins: int = 40) -> dict[str, A
   for _ in range(1_500):
     counts_data[int(num_bins * rng.betavariate(5, 2.2))] += 1
   return {
-    'grow': grow, 'edges': [i / num_bins for i in range(num_bins + 1)],
-    'counts': counts, 'counts_data': counts_data,
+    'grow': grow,
+    'edges': [i / num_bins for i in range(num_bins + 1)],
+    'counts': counts,
+    'counts_data': counts_data,
   }
 
 
@@ -106,13 +139,16 @@ def _curves(rng: random.Random) -> list[dict[str, Any]]:
     stage: str, metric: str, num: int, start: float, end: float, noise: float
   ) -> None:
     values = [
-      end + (start - end) * 0.02 ** (i / num) + rng.gauss(0, noise)
-      for i in range(num)
+      end + (start - end) * 0.02 ** (i / num) + rng.gauss(0, noise) for i in range(num)
     ]
-    curves.append({
-      'stage': stage, 'metric': metric, 'steps': [10 * (i + 1) for i in range(num)],
-      'values': values,
-    })
+    curves.append(
+      {
+        'stage': stage,
+        'metric': metric,
+        'steps': [10 * (i + 1) for i in range(num)],
+        'values': values,
+      }
+    )
 
   add('bc', 'loss', 900, 7.8, 1.6, 0.09)
   add('bc', 'eval_loss', 12, 5.2, 1.9, 0.02)
@@ -139,20 +175,27 @@ def _groups(rng: random.Random, num_sources: int) -> list[dict[str, Any]]:
       candidates = []
       for text in words:
         reward = min(max(rng.gauss(0.58, 0.2), 0.0), 1.0)
-        candidates.append({
-          'text': text, 'reward': reward,
-          'gold': min(max(reward + rng.gauss(-0.05, 0.18), 0.0), 1.0),
-          'log_prob': -rng.uniform(4, 28),
-          'kept': None if policy == names[0] else reward > 0.7,
-        })
+        candidates.append(
+          {
+            'text': text,
+            'reward': reward,
+            'gold': min(max(reward + rng.gauss(-0.05, 0.18), 0.0), 1.0),
+            'log_prob': -rng.uniform(4, 28),
+            'kept': None if policy == names[0] else reward > 0.7,
+          }
+        )
       if place == 1:
         candidates[0]['text'] = HOSTILE
-      groups.append({
-        'policy': policy, 'source_id': f'validation/{place:08d}',
-        'source': f'Ein Satz Nummer {place} über den See und die Straße.',
-        'reference': words[0], 'renderings': words[1:3] if place % 2 else [],
-        'candidates': candidates,
-      })
+      groups.append(
+        {
+          'policy': policy,
+          'source_id': f'validation/{place:08d}',
+          'source': f'Ein Satz Nummer {place} über den See und die Straße.',
+          'reference': words[0],
+          'renderings': words[1:3] if place % 2 else [],
+          'candidates': candidates,
+        }
+      )
   return groups
 
 
@@ -160,32 +203,48 @@ def full_example(seed: int = 0, num_sources: int = 12) -> ReportData:
   """Everything measured but energy; proxy and gold part ways at the last step."""
   rng = random.Random(seed)
   summary = {
-    'policies': policies(), 'stages': _stages(),
+    'policies': policies(),
+    'stages': _stages(),
     'reward_model': {
-      'spearman': 0.602, 'kendall': 0.431, 'pearson': 0.588,
-      'spearman_in_groups': 0.361, 'kendall_in_groups': 0.274,
-      'pearson_in_groups': 0.349, 'num_pairs': 4096, 'num_groups': 512,
+      'spearman': 0.602,
+      'kendall': 0.431,
+      'pearson': 0.588,
+      'spearman_in_groups': 0.361,
+      'kendall_in_groups': 0.274,
+      'pearson_in_groups': 0.349,
+      'num_pairs': 4096,
+      'num_groups': 512,
       'normaliser': 'empirical CDF',
     },
     'grows': [_grow(1), _grow(2)],
     'warnings': ['The filter τ = 0.9 of G=2 I=3 emptied 64.0 % of the sources.'],
     'settings': {
-      'seed': 7, 'versions': {'rest_jax': '0.1.0', 'jax': '0.10.2', 'flax': '0.12.8'},
-      'devices': ['cpu:0', 'cpu:1'], 'device_count': 2,
+      'seed': 7,
+      'versions': {'rest_jax': '0.1.0', 'jax': '0.10.2', 'flax': '0.12.8'},
+      'devices': ['cpu:0', 'cpu:1'],
+      'device_count': 2,
       'started': '2025-01-31 09:12 UTC',
       'command': 'rest_jax --gin_file=runs/everyday.gin --gin.SEED=7',
       'corpus': {
-        'name': 'everyday', 'train': 29000, 'validation': 512, 'vocabulary': 4000
+        'name': 'everyday',
+        'train': 29000,
+        'validation': 512,
+        'vocabulary': 4000,
       },
       'model': {
-        'num_layers': '2 + 2', 'emb_dim': 192, 'num_heads': 4, 'dtype': 'float32',
+        'num_layers': '2 + 2',
+        'emb_dim': 192,
+        'num_heads': 4,
+        'dtype': 'float32',
         'positions': {'kind': 'relative', 'buckets': 32},
       },
     },
   }
   return ReportData(
-    summary=summary, histograms=[_histogram(rng, 1), _histogram(rng, 2)],
-    curves=_curves(rng), groups=_groups(rng, num_sources),
+    summary=summary,
+    histograms=[_histogram(rng, 1), _histogram(rng, 2)],
+    curves=_curves(rng),
+    groups=_groups(rng, num_sources),
   )
 
 
@@ -195,10 +254,16 @@ def minimal_example() -> ReportData:
   policy.update(name='BC (G=0, I=0)', grow=0, improve=0)
   stage = dict.fromkeys(_stages()[0])
   stage.update(name='bc', stage='supervise', reused=False)
-  return ReportData(summary={
-    'policies': [policy], 'stages': [stage], 'reward_model': None, 'grows': [],
-    'warnings': [], 'settings': {'seed': None, 'corpus': None},
-  })
+  return ReportData(
+    summary={
+      'policies': [policy],
+      'stages': [stage],
+      'reward_model': None,
+      'grows': [],
+      'warnings': [],
+      'settings': {'seed': None, 'corpus': None},
+    }
+  )
 
 
 if __name__ == '__main__':

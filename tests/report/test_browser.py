@@ -9,8 +9,13 @@ def _group(policy='BC', rewards=(0.2, 0.9, 0.5), text='a text', **changes):
     for r in rewards
   ]
   return {
-    'policy': policy, 'source_id': 's', 'source': 'eine Quelle', 'reference': None,
-    'renderings': [], 'candidates': candidates, **changes,
+    'policy': policy,
+    'source_id': 's',
+    'source': 'eine Quelle',
+    'reference': None,
+    'renderings': [],
+    'candidates': candidates,
+    **changes,
   }
 
 

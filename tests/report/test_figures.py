@@ -27,14 +27,18 @@ def _artist(axes, gid):
   return found[0]
 
 
-@pytest.mark.parametrize(('draw', 'panel', 'key', 'interval_key'), [
-  (figures.policy_scores, 0, 'reward_mean', 'reward_interval'),
-  (figures.policy_scores, 1, 'gold_mean', 'gold_interval'),
-  (figures.text_quality, 0, 'bleu', 'bleu_interval'),
-  (figures.text_quality, 1, 'chrf', 'chrf_interval'),
-])
+@pytest.mark.parametrize(
+  ('draw', 'panel', 'key', 'interval_key'),
+  [
+    (figures.policy_scores, 0, 'reward_mean', 'reward_interval'),
+    (figures.policy_scores, 1, 'gold_mean', 'gold_interval'),
+    (figures.text_quality, 0, 'bleu', 'bleu_interval'),
+    (figures.text_quality, 1, 'chrf', 'chrf_interval'),
+  ],
+)
 def test_points_and_error_bars_are_the_policies_values(
-    data, draw, panel, key, interval_key):
+  data, draw, panel, key, interval_key
+):
   axes = _axes(draw(data).panels[panel])
   points = _artist(axes, key)
   np.testing.assert_array_equal(points.get_xdata(), range(len(policies())))
@@ -47,7 +51,13 @@ def test_points_and_error_bars_are_the_policies_values(
 def test_grow_steps_are_labelled_bands(data):
   axes = _axes(figures.policy_scores(data).panels[0])
   assert [t.get_text() for t in axes.get_xticklabels()] == [
-    'BC', 'I=1', 'I=2', 'I=3', 'I=1', 'I=2', 'I=3'
+    'BC',
+    'I=1',
+    'I=2',
+    'I=3',
+    'I=1',
+    'I=2',
+    'I=3',
   ]
   texts = {t.get_text(): t.get_position()[0] for t in axes.texts}
   assert texts['Grow 1'] == 2 and texts['Grow 2'] == 5
@@ -117,8 +127,11 @@ def test_an_empty_histogram_and_no_corpus_targets_are_drawn():
 def test_curves_have_a_panel_for_each_kind_and_metric(data):
   panels = run_figures.training_curves(data).panels
   assert [_axes(p).get_ylabel() for p in panels] == [
-    'BC: training loss', 'BC: evaluation loss', 'Reward model: training loss',
-    'Reward model: Spearman ρ, held out', 'Improve: evaluation reward',
+    'BC: training loss',
+    'BC: evaluation loss',
+    'Reward model: training loss',
+    'Reward model: Spearman ρ, held out',
+    'Improve: evaluation reward',
   ]
   assert len(_axes(panels[-1]).lines) == 6
   curve = data.curves[-1]
@@ -169,7 +182,12 @@ def test_nothing_measured_draws_nothing():
 def test_everything_is_labelled_and_described(data):
   drawings = figures.draw_all(data)
   assert [d.name for d in drawings] == [
-    'scores', 'quality', 'filters', 'training', 'over-optimisation', 'time'
+    'scores',
+    'quality',
+    'filters',
+    'training',
+    'over-optimisation',
+    'time',
   ]
   for panel in (p for d in drawings for p in d.panels):
     axes = _axes(panel)

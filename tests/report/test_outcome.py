@@ -5,8 +5,11 @@ from rest_jax.report.outcome import headline, over_optimisation
 
 def _policy(place, reward, gold, half=0.01, grow=1):
   return {
-    'name': f'P{place}', 'grow': grow if place else 0, 'improve': place,
-    'reward_mean': reward, 'reward_interval': [reward - 0.01, reward + 0.01],
+    'name': f'P{place}',
+    'grow': grow if place else 0,
+    'improve': place,
+    'reward_mean': reward,
+    'reward_interval': [reward - 0.01, reward + 0.01],
     'gold_mean': gold,
     'gold_interval': None if half is None else [gold - half, gold + half],
   }
@@ -24,13 +27,16 @@ def test_a_sudden_fall_of_gold_under_a_rising_proxy_is_found():
   assert _found(_run((0.5, 0.5), (0.6, 0.55), (0.7, 0.53))) == [(2, 'P1')]
 
 
-@pytest.mark.parametrize('pairs', [
-  [(0.5, 0.50), (0.6, 0.55), (0.7, 0.56)],    # both rise
-  [(0.5, 0.50), (0.6, 0.55), (0.7, 0.541)],   # gold falls inside its interval
-  [(0.5, 0.50), (0.6, 0.55), (0.55, 0.53)],   # both fall
-  [(0.5, 0.50), (0.6, 0.55), (0.6, 0.53)],    # the proxy stands still
-  [(0.5, 0.50)],
-])
+@pytest.mark.parametrize(
+  'pairs',
+  [
+    [(0.5, 0.50), (0.6, 0.55), (0.7, 0.56)],  # both rise
+    [(0.5, 0.50), (0.6, 0.55), (0.7, 0.541)],  # gold falls inside its interval
+    [(0.5, 0.50), (0.6, 0.55), (0.55, 0.53)],  # both fall
+    [(0.5, 0.50), (0.6, 0.55), (0.6, 0.53)],  # the proxy stands still
+    [(0.5, 0.50)],
+  ],
+)
 def test_nothing_else_is_found(pairs):
   assert _found(_run(*pairs)) == []
 
@@ -51,9 +57,14 @@ def test_the_larger_half_interval_decides():
   assert _found(run) == []
 
 
-@pytest.mark.parametrize('change', [
-  {'gold_mean': None}, {'reward_mean': None}, {'gold_mean': float('nan')},
-])
+@pytest.mark.parametrize(
+  'change',
+  [
+    {'gold_mean': None},
+    {'reward_mean': None},
+    {'gold_mean': float('nan')},
+  ],
+)
 def test_what_was_not_measured_is_no_finding(change):
   run = _run((0.5, 0.6), (0.6, 0.5))
   assert _found(run) == [(1, 'P0')]
@@ -74,16 +85,27 @@ def test_an_online_baseline_is_compared_with_bc_and_not_with_rest():
   assert _found([*run, online]) == [(2, 'P0')]
 
 
-@pytest.mark.parametrize(('last', 'expected'), [
-  ((0.6, 0.55), 'P1 raises reward from 0.500 to 0.600 and gold from 0.500 to 0.550 '
-   'over BC.'),
-  ((0.6, 0.45), 'P1 raises reward from 0.500 to 0.600 but lowers gold from 0.500 to '
-   '0.450 against BC.'),
-  ((0.6, 0.505), 'P1 raises reward from 0.500 to 0.600 but hardly moves gold (0.500 '
-   'to 0.505, within its interval) against BC.'),
-  ((0.6, None), 'P1 raises reward from 0.500 to 0.600 over BC.'),
-  ((None, None), 'P1 was trained; neither reward nor gold was measured.'),
-])
+@pytest.mark.parametrize(
+  ('last', 'expected'),
+  [
+    (
+      (0.6, 0.55),
+      'P1 raises reward from 0.500 to 0.600 and gold from 0.500 to 0.550 over BC.',
+    ),
+    (
+      (0.6, 0.45),
+      'P1 raises reward from 0.500 to 0.600 but lowers gold from 0.500 to '
+      '0.450 against BC.',
+    ),
+    (
+      (0.6, 0.505),
+      'P1 raises reward from 0.500 to 0.600 but hardly moves gold (0.500 '
+      'to 0.505, within its interval) against BC.',
+    ),
+    ((0.6, None), 'P1 raises reward from 0.500 to 0.600 over BC.'),
+    ((None, None), 'P1 was trained; neither reward nor gold was measured.'),
+  ],
+)
 def test_headline(last, expected):
   run = _run((0.5, 0.5), (0.1, 0.1))
   run[1].update(reward_mean=last[0], gold_mean=last[1])

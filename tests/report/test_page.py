@@ -99,10 +99,16 @@ def test_hostile_text_everywhere():
     return f'{value}{HOSTILE}</style></title>' if isinstance(value, str) else value
 
   data = full_example(num_sources=2)
-  parsed = _Page(render_page(ReportData(
-    summary=poison(data.summary), histograms=data.histograms,
-    curves=poison(data.curves), groups=poison(data.groups),
-  )))
+  parsed = _Page(
+    render_page(
+      ReportData(
+        summary=poison(data.summary),
+        histograms=data.histograms,
+        curves=poison(data.curves),
+        groups=poison(data.groups),
+      )
+    )
+  )
   assert parsed.count('script') == 1 and parsed.count('img') == 0
   assert not any(k.startswith('on') for _, a in parsed.elements for k in a)
 
@@ -120,7 +126,8 @@ def test_outcome_table_and_sections(page):
   for expected in (
     'ReST (G=2, I=3) raises reward from 0.540 to 0.655 and gold from 0.545 to 0.558 '
     'over BC.',
-    '0.571 ± 0.006', 'Inside one source\'s group 0.361 0.274 0.349',
+    '0.571 ± 0.006',
+    "Inside one source's group 0.361 0.274 0.349",
     'G=2 I=3 0.900 10.1 % 540 960 64.0 %',
     'improve-2-2 improve 5 min 00 s 4 min 48 s 1.14 GiB – new',
     'rest_jax --gin_file=runs/everyday.gin',

@@ -56,10 +56,16 @@ def _luminance(colour):
   return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-@pytest.mark.parametrize(('theme', 'ground', 'name'), list(itertools.product(
-  (0, 1), ('surface', 'page'),
-  ('ink', 'muted', 'proxy', 'gold', 'green', 'purple', 'sky', 'alarm'),
-)))
+@pytest.mark.parametrize(
+  ('theme', 'ground', 'name'),
+  list(
+    itertools.product(
+      (0, 1),
+      ('surface', 'page'),
+      ('ink', 'muted', 'proxy', 'gold', 'green', 'purple', 'sky', 'alarm'),
+    )
+  ),
+)
 def test_contrast_is_enough_for_text(theme, ground, name):
   # WCAG 2.2, success criterion 1.4.3: 4.5 to 1 for small text.
   light, dark = sorted(

@@ -10,7 +10,10 @@ from tests.report.example import full_example, minimal_example
 def _printed(summary, *, terminal=False, width=120, **options):
   buffer = io.StringIO()
   console = rich.console.Console(
-    file=buffer, width=width, force_terminal=terminal, color_system=None,
+    file=buffer,
+    width=width,
+    force_terminal=terminal,
+    color_system=None,
     legacy_windows=False,
   )
   print_table(summary, console, **options)
@@ -22,8 +25,13 @@ def test_a_row_has_the_policys_numbers():
   (row,) = [line for line in lines if line.startswith('| ReST (G=1, I=2)')]
   cells = [cell.strip() for cell in row.strip('|').split('|')]
   assert cells[:7] == [
-    'ReST (G=1, I=2)', '15.0 %', '0.571 +/- 0.006', '0.571 +/- 0.008',
-    '38.2 +/- 1.2', '57.6 +/- 0.9', '2.20',
+    'ReST (G=1, I=2)',
+    '15.0 %',
+    '0.571 +/- 0.006',
+    '0.571 +/- 0.008',
+    '38.2 +/- 1.2',
+    '57.6 +/- 0.9',
+    '2.20',
   ]
 
 

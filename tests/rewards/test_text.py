@@ -73,7 +73,7 @@ def test_gold_is_the_best_rendering_and_the_reference_without_renderings():
   without = _group(candidates)
   gold, plain = text.Gold()([with_renderings, without])
   assert gold[1] == 1.0 and gold[0] < 0.5
-  assert gold[2] == np.float32(chrf.best_chrf('a hog', ('a dog', 'one dog')))
+  assert gold[2] == chrf.best_chrf(['a hog'], ('a dog', 'one dog'))[0]
   np.testing.assert_array_equal(plain, text.ChrfReward()([without])[0])
 
 
@@ -83,7 +83,8 @@ def test_exact_match():
   rewards = text.ExactMatch()(groups)
   _assert_arrays(rewards, groups)
   np.testing.assert_array_equal(rewards[0], [1, 0, 0, 0, 0])
-  np.testing.assert_array_equal(rewards[1], [1, 0, 0, 1, 0])
+  # Renderings are all there is to be right: the reference may be a noisy one.
+  np.testing.assert_array_equal(rewards[1], [0, 0, 0, 1, 0])
   only = _group(['a cat', 'x'], reference=None, renderings=('a cat',))
   np.testing.assert_array_equal(text.exact_matches(only), [1, 0])
 

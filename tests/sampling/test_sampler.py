@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from rest_jax.data import batches
-from rest_jax.data import group_store
+from rest_jax.data import batches, group_store
 from rest_jax.models import t5
-from rest_jax.sampling import decoder
-from rest_jax.sampling import draws
+from rest_jax.sampling import decoder, draws
 from rest_jax.sampling import sampler as sampler_lib
 from rest_jax.training import mesh as mesh_lib
 
@@ -43,9 +41,7 @@ def _params(seed=0, eos_bias=2.0):
   params = nn.meta.unbox(boxed['params'])
   # Larger logits, so that the draws are far from uniform.
   kernel = params['decoder']['logits_dense']['kernel'] * 3
-  return params | {
-    'decoder': params['decoder'] | {'logits_dense': {'kernel': kernel}}
-  }
+  return params | {'decoder': params['decoder'] | {'logits_dense': {'kernel': kernel}}}
 
 
 def _groups(num=7, seed=0):
@@ -65,6 +61,7 @@ def _sample(groups, num_samples, *, params=None, decoding=None, **settings):
     CONFIG,
     LetterVocabulary(),
     mesh=mesh_lib.make_mesh(),
+    source_length=16,
     target_length=LIMIT,
     decoding=decoding or draws.Decoding(temperature=1.0),
     seed=3,
@@ -87,7 +84,6 @@ def test_same_samples_however_the_work_is_cut():
     {'batch_size': 7},
     {'max_samples': 2},
     {'max_samples': 5},
-    {'source_lengths': (32,)},
   ):
     assert _tokens(_sample(groups, 6, **settings)) == samples, settings
   reverse = _tokens(_sample(groups[::-1], 6))
@@ -128,22 +124,6 @@ def test_a_candidate_ends_with_eos_or_is_flagged_unfinished():
     assert set(group.origins) == {'model'}
 
 
-def test_a_source_that_never_ends_stops_at_the_limit():
-  params = _params()
-  kernel = np.array(params['decoder']['logits_dense']['kernel'])
-  # The final norm's features cannot be made to point away from EOS at every
-  # position by weights alone, so take the vocabulary without EOS instead.
-  logits_without_eos = jnp.asarray(np.where(np.arange(40) == 1, -1e9, 0.0))
-  uniform = jnp.full((1, 1), 0.5)
-  del kernel
-  token = draws.draw(logits_without_eos[None, None], uniform, draws.Decoding())
-  assert int(token[0, 0]) != 1
-  long = _sample(_groups(3), 4, params=params, decoding=draws.Decoding(top_k=1))
-  for group in long:
-    for tokens, finished in zip(group.tokens, group.finished, strict=True):
-      assert len(tokens) <= LIMIT and finished == (tokens[-1] == 1)
-
-
 def test_duplicates_are_kept():
   samples = _sample(_groups(2), 5, decoding=draws.GREEDY)
   for group in samples:
@@ -166,8 +146,6 @@ def test_cache_lengths_double_until_the_limit():
 
 
 def test_a_source_longer_than_any_bucket_is_refused():
-  group = dataclasses.replace(
-    _groups(1)[0], source_tokens=np.ones(40, np.int32)
-  )
+  group = dataclasses.replace(_groups(1)[0], source_tokens=np.ones(40, np.int32))
   with pytest.raises(ValueError, match='longer than the longest length'):
-    _sample([group], 2, source_lengths=(16, 32))
+    _sample([group], 2)

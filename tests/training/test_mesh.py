@@ -7,6 +7,8 @@ from jax.sharding import AxisType, PartitionSpec
 from rest_jax.training import mesh as mesh_lib
 from rest_jax.training.mesh import MeshConfig
 
+P = PartitionSpec
+
 
 def fake_mesh(data: int, fsdp: int, model: int) -> jax.sharding.Mesh:
   """A mesh of more devices than there are; for its shape only."""
@@ -67,9 +69,6 @@ def test_rules_map_logical_axes():
   # An axis that no rule names is replicated.
   assert spec(boxed((4, 16), 'unheard', 'embed'), mesh) == P(None, 'fsdp')
   assert spec(boxed((4, 16), None, 'mlp'), mesh) == P(None, 'model')
-
-
-P = PartitionSpec
 
 
 def test_a_mesh_axis_serves_one_axis_and_the_earlier_rule_wins():

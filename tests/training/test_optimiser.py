@@ -30,9 +30,7 @@ def test_inverse_square_root_schedule_by_hand():
 
 
 def test_linear_decay_schedule_by_hand():
-  schedule = optimiser_lib.linear_decay_schedule(
-    1.0, 2, num_steps=12, end_fraction=0.5
-  )
+  schedule = optimiser_lib.linear_decay_schedule(1.0, 2, num_steps=12, end_fraction=0.5)
   # Falls from 1 at t = 2 to 1/2 at t = 12, 0.05 an update.
   found = rates(schedule, [0, 1, 2, 7, 11, 12, 50])
   assert found == pytest.approx([0.5, 1.0, 1.0, 0.75, 0.55, 0.5, 0.5])
@@ -111,7 +109,9 @@ def test_adamw_is_optax_adamw():
 def test_clip_norm_is_of_all_gradients_together():
   params = {'a': jnp.zeros(1), 'b': jnp.zeros(1)}
   grads = {'a': jnp.array([30.0]), 'b': jnp.array([40.0])}  # norm 50
-  adam = lambda clip: optimiser_lib.adamw(1.0, b1=0.0, b2=0.0, epsilon=1.0, clip_norm=clip)
+  adam = lambda clip: optimiser_lib.adamw(
+    1.0, b1=0.0, b2=0.0, epsilon=1.0, clip_norm=clip
+  )
   # b1 = b2 = 0: update = -g / (|g| + 1), g after clipping.
   found, _ = run(adam(5.0), params, [grads])
   np.testing.assert_allclose(found['a'], [-3 / 4], rtol=1e-6)

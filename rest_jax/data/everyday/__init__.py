@@ -5,23 +5,23 @@ sentence is known, so quality can be measured against something no reward model 
 """
 
 from rest_jax.data.everyday.grammar import (
-    Sentence,
-    generate,
-    num_distinct_lower_bound,
-    num_lemmas,
+  Sentence,
+  generate,
+  num_distinct_lower_bound,
+  num_lemmas,
 )
 from rest_jax.data.everyday.imperfections import ImperfectionRates, imperfect_reference
 from rest_jax.data.everyday.raters import SimulatedRaters, exact_match, gold, judgement
 
 __all__ = [
-    'ImperfectionRates',
-    'Sentence',
-    'SimulatedRaters',
-    'exact_match',
-    'generate',
-    'gold',
-    'imperfect_reference',
-    'judgement',
-    'num_distinct_lower_bound',
-    'num_lemmas',
+  'ImperfectionRates',
+  'Sentence',
+  'SimulatedRaters',
+  'exact_match',
+  'generate',
+  'gold',
+  'imperfect_reference',
+  'judgement',
+  'num_distinct_lower_bound',
+  'num_lemmas',
 ]

@@ -21,13 +21,20 @@ from rest_jax.data.everyday.descriptions import (
   finish,
   state_or_ask,
 )
+from rest_jax.data.everyday.english import Wordings
 from rest_jax.data.everyday.phrases import NOUNS
 
 IT = phrases.Phrase(('es', 'es', 'ihm'), ('it',), ('it',), 2, 2, True)
 _WEATHER_VERBS = (('regnen', 'rain'), ('schneien', 'snow'))
 _WEATHER_ADJECTIVES = (
-    ('kalt', 'cold'), ('warm', 'warm'), ('heiß', 'hot'), ('sonnig', 'sunny'),
-    ('windig', 'windy'), ('kühl', 'cool'), ('dunkel', 'dark'), ('neblig', 'foggy'),
+  ('kalt', 'cold'),
+  ('warm', 'warm'),
+  ('heiß', 'hot'),
+  ('sonnig', 'sunny'),
+  ('windig', 'windy'),
+  ('kühl', 'cool'),
+  ('dunkel', 'dark'),
+  ('neblig', 'foggy'),
 )
 
 
@@ -46,14 +53,19 @@ def weather(rng: random.Random) -> Drawn:
       clause.tense, clause.aspects = 'perfect', ('past', 'past_progressive')
   else:
     german, wording = phrases.zipf(rng, _WEATHER_ADJECTIVES)
-    degree, english_degree = rng.choice((('', ''), ('', ''), ('sehr ', 'very '), ('zu ', 'too ')))
-    clause = Clause(IT, morphology.SEIN, (('be', f' {english_degree}{wording}'),),
-                    topic='weather')
+    degree, english_degree = rng.choice(
+      (('', ''), ('', ''), ('sehr ', 'very '), ('zu ', 'too '))
+    )
+    clause = Clause(
+      IT, morphology.SEIN, (('be', f' {english_degree}{wording}'),), topic='weather'
+    )
     clause.middle.append((clauses.FIXED, degree + german))
     if tense == 'past':
       clause.tense, clause.aspects = 'preterite', ('past',)
   if tense == 'future':
-    clause.time = phrases.zipf(rng, words.FUTURE[:3] + words.FUTURE[6:7] + words.FUTURE[-7:])
+    clause.time = phrases.zipf(
+      rng, words.FUTURE[:3] + words.FUTURE[6:7] + words.FUTURE[-7:]
+    )
     clause.aspects = ('future', 'going_to')
     if not verbal and rng.random() < 0.6:
       clause.german = morphology.WERDEN
@@ -67,117 +79,23 @@ def weather(rng: random.Random) -> Drawn:
   elif tense == 'present' and rng.random() < 0.4:
     clause.time = rng.choice((words.TODAY[0], words.NOW[0], words.TODAY[0]))
   if rng.random() < 0.4:
-    place = phrases.zipf(rng, words.PLACES['study'] + (
-        ('hier', ('here',)), ('in den Bergen', ('in the mountains',))))
+    place = phrases.zipf(
+      rng,
+      words.PLACES['study']
+      + (('hier', ('here',)), ('in den Bergen', ('in the mountains',))),
+    )
     clause.place = place[1]
     clause.middle.append((clauses.PLACE, place[0]))
   if rng.random() < 0.12:
     clause.negated_english = True
     clause.middle.append((clauses.NEGATION, 'nicht'))
     clause.middle = [  # 'in Berlin nicht stark'
-        (clauses.OFTEN if rank == clauses.PLACE else rank, text)
-        for rank, text in clause.middle
+      (clauses.OFTEN if rank == clauses.PLACE else rank, text)
+      for rank, text in clause.middle
     ]
   if rng.random() < 0.1:
     return ask(clause)
   return finish(clause, front_time=clause.time is not None and rng.random() < 0.6)
-
-
-_LYING = ('Buch', 'Zeitung', 'Schlüssel', 'Brief', 'Handy', 'Stift', 'Heft', 'Tasche',
-          'Katze', 'Geldbeutel', 'Pass', 'Foto', 'Ball', 'Jacke', 'Messer', 'Löffel')
-_STANDING = ('Glas', 'Tasse', 'Flasche', 'Lampe', 'Koffer', 'Teller', 'Stuhl',
-             'Computer', 'Kiste', 'Korb')
-_HANGING = ('Bild', 'Spiegel', 'Mantel', 'Uhr', 'Foto', 'Jacke')
-_SPOTS = {  # preposition: (English, nouns)
-    'auf': (('on',), ('Tisch', 'Stuhl', 'Bett', 'Sofa', 'Teppich', 'Schrank')),
-    'unter': (('under',), ('Tisch', 'Bett', 'Stuhl', 'Sofa')),
-    'neben': (('next to', 'beside'), ('Bett', 'Lampe', 'Computer', 'Tür', 'Sofa', 'Tisch')),
-    'in': (('in',), ('Tasche', 'Koffer', 'Küche', 'Schrank', 'Auto', 'Kiste', 'Garage')),
-    'hinter': (('behind',), ('Tür', 'Schrank', 'Sofa', 'Lampe')),
-    'vor': (('in front of',), ('Tür', 'Fenster', 'Spiegel', 'Schrank', 'Bett')),
-}
-_WALLS = {
-    'über': (('above', 'over'), ('Sofa', 'Bett', 'Tisch')),
-    'in': (('in',), ('Küche', 'Wohnzimmer', 'Schlafzimmer', 'Büro', 'Schrank')),
-    'neben': (('next to', 'beside'), ('Fenster', 'Tür', 'Spiegel')),
-    'an': (('on',), ('Tür',)),
-}
-_BY_LEMMA = {noun.lemma: noun for listed in NOUNS.values() for noun in listed}
-_PUT = {
-    'lie': (('liegen', 'liegt', 'lag', 'gelegen'), 'legen'),
-    'stand': (('stehen', 'steht', 'stand', 'gestanden'), 'stellen'),
-    'hang': (('hängen', 'hängt', 'hing', 'gehangen'), 'hängen'),
-}
-
-
-def position(rng: random.Random) -> Drawn:
-  """'Das Buch liegt auf dem Tisch.', 'Er legt das Buch auf den Tisch.'"""
-  kind, lemmas, spots = phrases.zipf(rng, (
-      ('lie', _LYING, _SPOTS), ('stand', _STANDING, _SPOTS), ('hang', _HANGING, _WALLS)))
-  noun = _BY_LEMMA[rng.choice(lemmas)]
-  preposition = rng.choice(tuple(spots))
-  if kind == 'hang' and (noun.lemma in ('Mantel', 'Jacke')) != (preposition in 'an'):
-    preposition = 'an' if noun.lemma in ('Mantel', 'Jacke') else 'in'
-  heads, places = spots[preposition]
-  place = _BY_LEMMA[rng.choice(places)]
-  if noun.lemma == place.lemma or place.lemma == 'Tasche' and noun.lemma in (
-      'Katze', 'Jacke') or place.lemma in ('Lampe', 'Computer') and kind == 'stand':
-    return position(rng)
-  if kind == 'stand' and (noun.lemma in ('Stuhl', 'Kiste', 'Koffer', 'Korb', 'Computer') and (
-      preposition == 'auf' or place.lemma in ('Tasche', 'Koffer'))):
-    return position(rng)
-  spot = phrases.noun_phrase(place, 'der')
-  puts = rng.random() < 0.45
-  if puts and noun.lemma == 'Katze':
-    return position(rng)
-  case = morphology.ACCUSATIVE if puts else morphology.DATIVE
-  german_spot = morphology.with_preposition(preposition, spot.german[case])
-  english_spot = tuple(f'{head} {word}' for head in heads for word in spot.english)
-  parts, causative = _PUT[kind]
-  if puts:
-    subject = referents.subject(rng)
-    found = phrases.noun_phrase(
-        noun, rng.choice(('der', 'der', 'dies', subject.owner)),
-        None, rng.random() < 0.15)
-    verbs_ = ('hang', 'put') if kind == 'hang' else ('put',)
-    clause = Clause(subject, morphology.weak(causative), tuple(
-        (v, f' {o}') for v in verbs_ for o in found.english_object),
-        ('progressive', 'simple'), topic='position')
-    clause.middle.append((clauses.DEFINITE, found.german[1]))
-    clause.bound = found.german[1].startswith('ihr')
-    draw = rng.random()
-    if draw < 0.4:
-      clause.tense, clause.aspects = 'perfect', ('past', 'perfect')
-    elif draw < 0.55:
-      clause.modal = morphology.MODALS['müssen']
-      clause.aspects = ('have_to', 'must')
-    where = 'wohin'
-  else:
-    found = phrases.noun_phrase(
-        noun, rng.choice(('der', 'der', 'ein', 'mein', 'dein')), None, rng.random() < 0.15)
-    clause = Clause(found, morphology.strong(*parts), (('be', ''), (kind, '')),
-                    ('simple', 'progressive'), topic='position')
-    if kind == 'stand':
-      clause.patterns = (('be', ''), ('stand', ''))
-    if rng.random() < 0.1 and not found.is_indefinite:
-      clause.negated_english = True
-      clause.middle.append((clauses.NEGATION, 'nicht'))
-    where = 'wo'
-  if not found.is_indefinite and rng.random() < 0.15 and not clause.negated_english:
-    if clause.subject.lemma not in ('ich', 'wir') or not puts:
-      return ask(clause, where, ('where',))
-  if rng.random() < 0.2 and not puts and clause.patterns and not clause.negated_english:
-    german = clause.german_statement(front=german_spot)
-    be = 'are' if found.english_person == 5 else 'is'
-    orders = [[*clause.english_slots()[0], english_spot]]
-    if found.is_indefinite:
-      orders = [[(f'there {be}',), found.english, english_spot],
-                [english_spot, (f'there {be}',), found.english]]
-      return english.sentence(german), clauses.renderings(orders), 'position'
-    return english.sentence(german), clauses.renderings(orders), 'position'
-  clause.middle.append((clauses.DIRECTION, german_spot))
-  clause.place = english_spot
-  return state_or_ask(rng, clause, 0.1)
 
 
 _LIKED = ('food', 'drink', 'town', 'media', 'printed', 'clothes', 'animal', 'persons')
@@ -196,15 +114,19 @@ def liking(rng: random.Random) -> Drawn:
     elif noun_class in ('food', 'drink', 'animal'):
       noun = phrases.zipf(rng, NOUNS[noun_class])
       found = phrases.noun_phrase(
-          noun, 'kein' if negated else '', None, not noun.is_mass)
+        noun, 'kein' if negated else '', None, not noun.is_mass
+      )
     else:
       found = described_thing(rng, noun_class)
     kein = found.german[1].startswith('kein')
     wordings = found.english_object[:1] if kein else found.english_object
     clause.patterns = tuple(('like', f' {word}') for word in wordings)
-    clause.middle.append((
+    clause.middle.append(
+      (
         clauses.PRONOUN_ACCUSATIVE if found.is_pronoun else clauses.DEFINITE,
-        found.german[1]))
+        found.german[1],
+      )
+    )
     clause.bound = True if found.german[1].startswith('ihr') else False
     if negated:
       clause.negated_english = True
@@ -215,14 +137,22 @@ def liking(rng: random.Random) -> Drawn:
   tastes = draw < 0.65
   if tastes:
     verb = morphology.weak('schmecken')
-  person = referents.persons_object(rng, phrases.PRONOUNS['ich']) if rng.random() < 0.5 else (
-      phrases.PRONOUNS[rng.choice(('ich', 'du', 'wir', 'ich', 'er', 'sie'))])
-  thing = described_thing(rng, rng.choice(('dish', 'food', 'baked')) if tastes else (
-      rng.choice(('clothes', 'media', 'town', 'home', 'printed', 'bag'))), determiner=(
-          'der' if rng.random() < 0.6 else 'dies'))
+  person = (
+    referents.persons_object(rng, phrases.PRONOUNS['ich'])
+    if rng.random() < 0.5
+    else (phrases.PRONOUNS[rng.choice(('ich', 'du', 'wir', 'ich', 'er', 'sie'))])
+  )
+  thing = described_thing(
+    rng,
+    rng.choice(('dish', 'food', 'baked'))
+    if tastes
+    else (rng.choice(('clothes', 'media', 'town', 'home', 'printed', 'bag'))),
+    determiner=('der' if rng.random() < 0.6 else 'dies'),
+  )
   clause = Clause(thing, verb, (), topic='likes', pronouns_first=True)
-  clause.middle.append((clauses.PRONOUN_DATIVE if person.is_pronoun else clauses.DATIVE,
-                        person.german[2]))
+  clause.middle.append(
+    (clauses.PRONOUN_DATIVE if person.is_pronoun else clauses.DATIVE, person.german[2])
+  )
   question = rng.random() < 0.25 and person.lemma not in ('ich', 'wir')
   past = rng.random() < 0.35
   if past:
@@ -236,25 +166,39 @@ def liking(rng: random.Random) -> Drawn:
   aspects = ('past',) if past else ('simple',)
   objects = thing.english_object
   ends = (' a lot', ' very much') if much else ('',)
-  liked = Clause(person, verb, tuple(
-      ('like', f' {o}{end}') for o in objects for end in ends), aspects,
-      negated_english=negated)
+  liked = Clause(
+    person,
+    verb,
+    tuple(('like', f' {o}{end}') for o in objects for end in ends),
+    aspects,
+    negated_english=negated,
+  )
   wordings = clauses.renderings(
-      [liked.english_slots(question=question)[0]], '?' if question else '.')
+    [liked.english_slots(question=question)[0]], '?' if question else '.'
+  )
   german = clause.german_question() if question else clause.german_statement()
   return english.sentence(german, '?' if question else '.'), wordings, 'likes'
 
 
 def belonging(rng: random.Random) -> Drawn:
   """'Dieser Schlüssel gehört meinem Bruder.', 'Das ist das Auto meiner Tante.'"""
-  noun_class = phrases.zipf(rng, ('owned', 'vehicle', 'bag', 'printed', 'clothes', 'home'))
+  noun_class = phrases.zipf(
+    rng, ('owned', 'vehicle', 'bag', 'printed', 'clothes', 'home')
+  )
   if rng.random() < 0.6:
     thing = described_thing(rng, noun_class, determiner=rng.choice(('der', 'dies')))
     person = referents.persons_object(rng, IT)
-    clause = Clause(thing, morphology.weak('gehören'), tuple(
-        ('belong', f' to {who}') for who in (
-            person.english_object[:1] if person.is_pronoun else person.english_object)),
-        topic='belonging')
+    clause = Clause(
+      thing,
+      morphology.weak('gehören'),
+      tuple(
+        ('belong', f' to {who}')
+        for who in (
+          person.english_object[:1] if person.is_pronoun else person.english_object
+        )
+      ),
+      topic='belonging',
+    )
     clause.middle.append((clauses.DATIVE, person.german[2]))
     if rng.random() < 0.2:
       clause.negated_english = True
@@ -262,40 +206,79 @@ def belonging(rng: random.Random) -> Drawn:
     return state_or_ask(rng, clause)
   noun = phrases.zipf(rng, NOUNS[noun_class])
   thing = phrases.noun_phrase(noun, 'der')
-  owner_noun = phrases.zipf(rng, [n for n in NOUNS['kin'] if n.lemma not in (
-      'Eltern', 'Großeltern')])
+  owner_noun = phrases.zipf(
+    rng, [n for n in NOUNS['kin'] if n.lemma not in ('Eltern', 'Großeltern')]
+  )
   owner = rng.choice(('mein', 'mein', 'dein', 'unser', 'sein'))
   who = phrases.noun_phrase(owner_noun, owner)
-  genitive = (morphology.determiner(owner, owner_noun.gender, morphology.GENITIVE) + ' '
-              + morphology.noun(owner_noun.lemma, None, owner_noun.gender,
-                                morphology.GENITIVE, weak=owner_noun.weak))
+  genitive = (
+    morphology.determiner(owner, owner_noun.gender, morphology.GENITIVE)
+    + ' '
+    + morphology.noun(
+      owner_noun.lemma,
+      None,
+      owner_noun.gender,
+      morphology.GENITIVE,
+      weak=owner_noun.weak,
+    )
+  )
   ist = 'sind' if thing.person == 5 else 'ist'
   owned = tuple(
-      f"{w}'s {h}" for w in who.english
-      for h in (noun.english_plural if thing.person == 5 else noun.english))
+    f"{w}'s {h}"
+    for w in who.english
+    for h in (noun.english_plural if thing.person == 5 else noun.english)
+  )
   if rng.random() < 0.5:
-    are = ('those are', 'these are') if thing.person == 5 else (
-        'that is', "that's", 'this is')
-    return (f'Das {ist} {thing.german[0]} {genitive}.',
-            clauses.renderings([[are, owned]]), 'genitive')
-  pool = [a for a in phrases.adjectives_for(noun_class, noun)]
+    are: Wordings = (
+      ('those are', 'these are')
+      if thing.person == 5
+      else ('that is', "that's", 'this is')
+    )
+    return (
+      f'Das {ist} {thing.german[0]} {genitive}.',
+      clauses.renderings([[are, owned]]),
+      'genitive',
+    )
+  pool = list(phrases.adjectives_for(noun_class, noun))
   if not pool:
     return belonging(rng)
   adjective = phrases.zipf(rng, pool)
   are = ('are',) if thing.person == 5 else ('is',)
-  return (english.sentence(f'{thing.german[0]} {genitive} {ist} {adjective.german}'),
-          clauses.renderings([[owned, are, adjective.english]]), 'genitive')
+  return (
+    english.sentence(f'{thing.german[0]} {genitive} {ist} {adjective.german}'),
+    clauses.renderings([[owned, are, adjective.english]]),
+    'genitive',
+  )
 
 
-_PAINS = (('der Kopf', 'head', 0), ('der Rücken', 'back', 0), ('der Hals', 'throat', 0),
-          ('der Bauch', 'stomach', 0), ('das Knie', 'knee', 0), ('der Arm', 'arm', 0),
-          ('die Hand', 'hand', 0), ('die Füße', 'feet', 1), ('die Augen', 'eyes', 1))
-_FEELINGS = (('gut', ('fine', 'well', 'doing well')), ('nicht gut', ('not well', 'not doing well')),
-             ('besser', ('better', 'doing better', 'feeling better')),
-             ('sehr gut', ('very well', 'doing very well')),
-             ('schlecht', ('not well', 'doing badly', 'unwell')))
-_MY = {'ich': 'my', 'du': 'your', 'er': 'his', 'sie': 'her', 'wir': 'our', 'ihr': 'your',
-       'sie_plural': 'their', 'Sie': 'your'}
+_PAINS = (
+  ('der Kopf', 'head', 0),
+  ('der Rücken', 'back', 0),
+  ('der Hals', 'throat', 0),
+  ('der Bauch', 'stomach', 0),
+  ('das Knie', 'knee', 0),
+  ('der Arm', 'arm', 0),
+  ('die Hand', 'hand', 0),
+  ('die Füße', 'feet', 1),
+  ('die Augen', 'eyes', 1),
+)
+_FEELINGS = (
+  ('gut', ('fine', 'well', 'doing well')),
+  ('nicht gut', ('not well', 'not doing well')),
+  ('besser', ('better', 'doing better', 'feeling better')),
+  ('sehr gut', ('very well', 'doing very well')),
+  ('schlecht', ('not well', 'doing badly', 'unwell')),
+)
+_MY = {
+  'ich': 'my',
+  'du': 'your',
+  'er': 'his',
+  'sie': 'her',
+  'wir': 'our',
+  'ihr': 'your',
+  'sie_plural': 'their',
+  'Sie': 'your',
+}
 
 
 def wellbeing(rng: random.Random) -> Drawn:
@@ -307,33 +290,46 @@ def wellbeing(rng: random.Random) -> Drawn:
     part, wording, plural = phrases.zipf(rng, _PAINS)
     tut = 'tun' if plural else 'tut'
     hurts = ('hurt',) if plural else ('hurts', 'is hurting')
-    slots = [(f'{_MY[key]} {wording}',), hurts]
+    slots: list[Wordings] = [(f'{_MY[key]} {wording}',), hurts]
     if rng.random() < 0.4:
-      time = phrases.zipf(rng, (words.TODAY[0], words.NOW[0], ('seit gestern', ())))
-      if not time[1]:
-        time = words.TODAY[0]
-      return (english.sentence(f'{dative} {tut} {time[0]} {part} weh'),
-              clauses.renderings([[*slots, time[1]], [time[1], *slots]]), 'well-being')
-    return (english.sentence(f'{dative} {tut} {part} weh'),
-            clauses.renderings([slots]), 'well-being')
+      time = rng.choice((words.TODAY[0], words.TODAY[0], words.NOW[0]))
+      return (
+        english.sentence(f'{dative} {tut} {time[0]} {part} weh'),
+        clauses.renderings([[*slots, time[1]], [time[1], *slots]]),
+        'well-being',
+      )
+    return (
+      english.sentence(f'{dative} {tut} {part} weh'),
+      clauses.renderings([slots]),
+      'well-being',
+    )
   person = referents.persons_object(rng, IT)
   dative = person.german[2]
   be = ('am', 'are', 'is', 'are', 'are', 'are')[person.english_person]
   if draw < 0.65:
     if person.lemma in ('ich', 'wir'):
       return wellbeing(rng)
-    return f'Wie geht es {dative}?', clauses.renderings(
-        [[(f'how {be}',), person.english],
-         [(f'how {be}',), tuple(f'{w} doing' for w in person.english)]], '?'
-    ), 'well-being'
+    return (
+      f'Wie geht es {dative}?',
+      clauses.renderings(
+        [
+          [(f'how {be}',), person.english],
+          [(f'how {be}',), tuple(f'{w} doing' for w in person.english)],
+        ],
+        '?',
+      ),
+      'well-being',
+    )
   german, wordings = phrases.zipf(rng, _FEELINGS)
-  time = words.TODAY[0] if rng.random() < 0.3 else None
-  heute = ' heute' if time else ''
+  today = rng.random() < 0.3
+  heute = ' heute' if today else ''
   clause = Clause(person, morphology.SEIN, tuple(('be', f' {w}') for w in wordings))
-  slots = clause.english_slots()[0]
-  orders = [[*slots, time[1]], [time[1], *slots]] if time else [slots]
   if person.is_pronoun and rng.random() < 0.7:
     text = f'{dative} geht es{heute} {german}'
+    if person.lemma == 'Sie':  # at the start nothing tells ihnen from Ihnen
+      clause.subject = phrases.PRONOUNS['sie_plural']
   else:
     text = f'es geht {dative}{heute} {german}'
+  slots = clause.english_slots(initial=text.startswith(dative))[0]
+  orders = [[*slots, ('today',)], [('today',), *slots]] if today else [slots]
   return english.sentence(text), clauses.renderings(orders), 'well-being'

@@ -18,7 +18,7 @@ NEGATION, MANNER, PLACE, INDEFINITE, PREPOSITIONAL, DIRECTION, FIXED = range(7, 
 CORE_WORDINGS = 12
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def tail_of(tail: str, objects: Wordings) -> Wordings:
   """The words behind the verb, once per wording of the object."""
   return tuple(tail % wording for wording in objects) if '%s' in tail else (tail,)
@@ -52,8 +52,7 @@ class Clause:
     """Finite verb, words of the right bracket, and both joined verb-final."""
     person, verb = self.subject.person, self.german
     if self.modal is not None:
-      forms = (self.modal.preterite if self.tense == 'preterite'
-               else self.modal.present)
+      forms = self.modal.preterite if self.tense == 'preterite' else self.modal.present
       return forms[person], verb.infinitive, f'{verb.infinitive} {forms[person]}'
     if self.tense == 'perfect':
       auxiliary = morphology.SEIN if verb.auxiliary == 'sein' else morphology.HABEN
@@ -84,8 +83,9 @@ class Clause:
     if not self.subject.is_pronoun:
       first = PRONOUN_DATIVE if self.pronouns_first else REFLEXIVE
     return [
-        *(text for rank, text in items if rank <= first), self.subject.german[0],
-        *(text for rank, text in items if rank > first),
+      *(text for rank, text in items if rank <= first),
+      self.subject.german[0],
+      *(text for rank, text in items if rank > first),
     ]
 
   def german_statement(self, *, front: str = '', front_time: bool = False) -> str:
@@ -122,7 +122,7 @@ class Clause:
     verb = self.german
     middle = self._middle()
     if address == 'Sie':
-      parts = [verb.infinitive[len(verb.prefix):], 'Sie', *middle]
+      parts = [verb.infinitive[len(verb.prefix) :], 'Sie', *middle]
     else:
       parts = [verb.imperative[address == 'ihr'], *middle]
     return ' '.join([*parts, verb.prefix] if verb.prefix else parts)
@@ -141,17 +141,25 @@ class Clause:
       for head, tail in patterns:
         is_be = head == 'be'
         for template, form in english.groups(
-            aspect, subject.english_person, negated=self.negated_english,
-            question=question, pronoun=pronoun, is_be=is_be,
+          aspect,
+          subject.english_person,
+          negated=self.negated_english,
+          question=question,
+          pronoun=pronoun,
+          is_be=is_be,
         ):
           for adverb in adverbs:
             for words_ in subjects:
               found[english.compose(template, form, words_, adverb, head, tail)] = None
-    return tuple(found)[:2 * CORE_WORDINGS]
+    return tuple(found)[: 2 * CORE_WORDINGS]
 
   def english_slots(
-      self, *, front_time: bool = False, question: bool = False,
-      initial: bool = False, may_front: bool = True,
+    self,
+    *,
+    front_time: bool = False,
+    question: bool = False,
+    initial: bool = False,
+    may_front: bool = True,
   ) -> list[list[Wordings]]:
     """One or two orders of slots: time at the end, and time first."""
     core = self._core(question=question, initial=initial)
@@ -170,21 +178,36 @@ class Clause:
   def english_infinitive(self) -> list[Wordings]:
     """'to call his mother', with manner, place and time."""
     negation = 'not ' if self.negated_english else ''
-    core = tuple(dict.fromkeys(
-        f'{negation}to {head}{tail}' for head, tail in self.patterns
-    ))
-    return [slot for slot in (core, self.manner, self.place,
-                              self.time[1] if self.time else (), self.ending) if slot]
+    core = tuple(
+      dict.fromkeys(f'{negation}to {head}{tail}' for head, tail in self.patterns)
+    )
+    return [
+      slot
+      for slot in (
+        core,
+        self.manner,
+        self.place,
+        self.time[1] if self.time else (),
+        self.ending,
+      )
+      if slot
+    ]
 
   def english_imperative(self) -> list[Wordings]:
     """'call him', or "don't call him"."""
     negations = ("don't ", 'do not ') if self.negated_english else ('',)
-    core = tuple(dict.fromkeys(
-        f'{negation}{head}{tail}' for negation in negations
+    core = tuple(
+      dict.fromkeys(
+        f'{negation}{head}{tail}'
+        for negation in negations
         for head, tail in self.patterns
-    ))
-    return [slot for slot in (core, self.manner, self.place,
-                              self.time[1] if self.time else ()) if slot]
+      )
+    )
+    return [
+      slot
+      for slot in (core, self.manner, self.place, self.time[1] if self.time else ())
+      if slot
+    ]
 
 
 def renderings(orders: list[list[Wordings]], mark: str = '.') -> tuple[str, ...]:
@@ -195,4 +218,4 @@ def renderings(orders: list[list[Wordings]], mark: str = '.') -> tuple[str, ...]
   else:
     chosen = [text for texts in zip(*lists, strict=True) for text in texts]
   unique = dict.fromkeys([text[0].upper() + text[1:] + mark for text in chosen])
-  return tuple(unique)[:english.MAX_RENDERINGS]
+  return tuple(unique)[: english.MAX_RENDERINGS]

@@ -18,17 +18,41 @@ from rest_jax.data.everyday.phrases import NOUNS
 
 Drawn = tuple[str, tuple[str, ...], str]
 
-_DESCRIBED = (
-    'building', 'clothes', 'printed', 'vehicle', 'home', 'device', 'media', 'dish',
-    'furniture', 'town', 'question', 'text', 'animal', 'bag', 'drink', 'exam', 'food',
+DESCRIBED = (
+  'building',
+  'clothes',
+  'printed',
+  'vehicle',
+  'home',
+  'device',
+  'media',
+  'dish',
+  'furniture',
+  'town',
+  'question',
+  'text',
+  'animal',
+  'bag',
+  'drink',
+  'exam',
+  'food',
 )
-_STATES = frozenset({'müde', 'krank', 'hungrig', 'glücklich', 'traurig'})
+STATES = frozenset({'müde', 'krank', 'hungrig', 'glücklich', 'traurig'})
 _DEGREES = (('', ''), ('sehr', 'very '), ('zu', 'too '), ('ziemlich', 'quite '))
 _GRADES = (55, 75, 88, 100)
 _NO_DEGREE = frozenset({'kaputt', 'lecker'})
-_OWNABLE = frozenset({
-    'clothes', 'vehicle', 'home', 'device', 'furniture', 'bag', 'printed', 'question',
-})
+OWNABLE = frozenset(
+  {
+    'clothes',
+    'vehicle',
+    'home',
+    'device',
+    'furniture',
+    'bag',
+    'printed',
+    'question',
+  }
+)
 
 
 def finish(clause: Clause, *, front_time: bool = False, mark: str = '.') -> Drawn:
@@ -42,8 +66,11 @@ def ask(clause: Clause, german: str = '', wh: tuple[str, ...] = ()) -> Drawn:
   """A question: yes/no, or with the question word before it."""
   text = f'{german} {clause.german_question()}'.strip()
   slots = clause.english_slots(question=True)[0]
-  return (english.sentence(text, '?'),
-          clauses.renderings([[wh, *slots] if wh else slots], '?'), clause.topic)
+  return (
+    english.sentence(text, '?'),
+    clauses.renderings([[wh, *slots] if wh else slots], '?'),
+    clause.topic,
+  )
 
 
 def state_or_ask(rng: random.Random, clause: Clause, chance: float = 0.18) -> Drawn:
@@ -54,22 +81,29 @@ def state_or_ask(rng: random.Random, clause: Clause, chance: float = 0.18) -> Dr
   return finish(clause, front_time=front)
 
 
-def described_thing(rng: random.Random, noun_class: str, *,
-                    determiner: str = '') -> phrases.Phrase:
+def described_thing(
+  rng: random.Random, noun_class: str, *, determiner: str = ''
+) -> phrases.Phrase:
   """'das Haus', 'dieses Buch', 'deine Schuhe' as a subject."""
   noun = phrases.zipf(rng, NOUNS[noun_class])
   if not determiner:
     draw = rng.random()
-    determiner = 'der' if draw < 0.6 else 'dies' if draw < 0.78 or (
-        noun_class not in _OWNABLE) else rng.choice(
-            ('mein', 'dein', 'sein', 'ihr', 'unser', 'mein'))
+    determiner = (
+      'der'
+      if draw < 0.6
+      else 'dies'
+      if draw < 0.78 or (noun_class not in OWNABLE)
+      else rng.choice(('mein', 'dein', 'sein', 'ihr', 'unser', 'mein'))
+    )
   plural = not noun.is_mass and noun_class not in ('town',) and rng.random() < 0.2
   return phrases.noun_phrase(noun, determiner, None, plural)
 
 
-def _fitting(noun_class: str, subject: phrases.Phrase) -> tuple[words.Adjective, ...]:
-  noun = next((n for n in NOUNS[noun_class] if n.lemma == subject.lemma),
-              NOUNS[noun_class][0])
+def fitting(noun_class: str, subject: phrases.Phrase) -> tuple[words.Adjective, ...]:
+  """The adjectives that fit the noun of a phrase."""
+  noun = next(
+    (n for n in NOUNS[noun_class] if n.lemma == subject.lemma), NOUNS[noun_class][0]
+  )
   return phrases.adjectives_for(noun_class, noun)
 
 
@@ -77,14 +111,18 @@ def adjective_sentence(rng: random.Random) -> Drawn:
   """'Das Haus ist sehr groß.', 'Gestern war mein Bruder krank.'"""
   if rng.random() < 0.45:
     subject, noun_class = referents.subject(rng), 'kin'
-    adjective = phrases.zipf(rng, [
-        adjective for adjective in words.ADJECTIVES
+    adjective = phrases.zipf(
+      rng,
+      [
+        adjective
+        for adjective in words.ADJECTIVES
         if adjective.classes & {'kin', 'person'}
-    ])
+      ],
+    )
   else:
-    noun_class = phrases.zipf(rng, _DESCRIBED)
+    noun_class = phrases.zipf(rng, DESCRIBED)
     subject = described_thing(rng, noun_class)
-    adjective = phrases.zipf(rng, _fitting(noun_class, subject))
+    adjective = phrases.zipf(rng, fitting(noun_class, subject))
   german, wordings = adjective.german, adjective.english
   topic = 'predicate adjective'
   clause = Clause(subject, morphology.SEIN, (), topic=topic)
@@ -100,110 +138,25 @@ def adjective_sentence(rng: random.Random) -> Drawn:
   clause.middle.append((clauses.FIXED, german))
   clause.patterns = tuple(('be', f' {word}') for word in wordings)
   draw = rng.random()
-  if adjective.german in _STATES and draw < 0.3:
+  if adjective.german in STATES and draw < 0.3:
     clause.time = words.TODAY[0]
-  elif draw < 0.5 and (adjective.german in _STATES or noun_class in (
-      'media', 'dish', 'exam', 'question', 'drink')):
+  elif draw < 0.5 and (
+    adjective.german in STATES
+    or noun_class in ('media', 'dish', 'exam', 'question', 'drink')
+  ):
     clause.tense, clause.aspects = 'preterite', ('past',)
-    if adjective.german in _STATES and rng.random() < 0.6:
+    if adjective.german in STATES and rng.random() < 0.6:
       clause.time = phrases.zipf(rng, words.PAST)
   return state_or_ask(rng, clause)
-
-
-def comparison(rng: random.Random) -> Drawn:
-  """'Anna ist älter als Paul.', 'so alt wie', 'Dieses Auto ist am schnellsten.'"""
-  people = rng.random() < 0.5
-  if people:
-    pool = [a for a in words.ADJECTIVES if a.gradable and a.classes & {'person'}
-            and a.german not in _STATES]
-    first = referents.subject(rng)
-    second = referents.kin(rng, 'mein') if rng.random() < 0.5 else referents.name(rng)
-    if second.lemma == first.lemma or second.german[0].startswith(first.owner):
-      second = referents.name(rng)
-    if second.lemma == first.lemma:
-      return comparison(rng)
-    adjective = phrases.zipf(rng, pool)
-  else:
-    noun_class = phrases.zipf(rng, _DESCRIBED)
-    first = described_thing(rng, noun_class)
-    pool = [a for a in _fitting(noun_class, first) if a.gradable]
-    second = described_thing(
-        rng, noun_class, determiner='der' if rng.random() < 0.6 else 'mein'
-        if noun_class in _OWNABLE else 'der')
-    if second.lemma == first.lemma or not pool:
-      return comparison(rng)
-    adjective = phrases.zipf(rng, pool)
-  other, others = second.german[0], second.english
-  clause = Clause(first, morphology.SEIN, (), topic='comparison')
-  asked = 0.12
-  draw = rng.random()
-  if draw < 0.5:
-    german = f'{adjective.comparative} als {other}'
-    wordings = tuple(f' {word} than {o}' for word in adjective.english_comparative
-                     for o in others)
-    if rng.random() < 0.2:
-      german = f'viel {german}'
-      wordings = tuple(f' much{word}' for word in wordings)
-  elif draw < 0.78:
-    german = f'so {adjective.german} wie {other}'
-    wordings = tuple(f' as {word} as {o}' for word in adjective.english
-                     for o in others)
-    if draw < 0.66:
-      german, clause.negated_english = f'nicht {german}', True
-    else:
-      german = f'genau{german}' if rng.random() < 0.5 else german
-      if german.startswith('genau'):
-        wordings = tuple(f' just{w}' for w in wordings) + wordings
-  else:
-    german = f'am {adjective.superlative}en'
-    asked = 0.0
-    wordings = tuple(f' the {word}' for word in adjective.english_superlative)
-  clause.middle.append((clauses.FIXED, german))
-  clause.patterns = tuple(('be', word) for word in wordings)
-  return state_or_ask(rng, clause, asked)
-
-
-_OF_ALL: tuple[words.Adverbial, ...] = (
-    ('von allen', ('of all',)), ('der Welt', ('in the world',)),
-)
-_AMONG: dict[str, tuple[words.Adverbial, ...]] = {
-    'building': words.PLACES['study'], 'town': words.PLACES['study'],
-    'person': (('in der Schule', ('in the school', 'at the school')),
-               ('in der Stadt', ('in the city', 'in town'))),
-}
-
-
-def superlative(rng: random.Random) -> Drawn:
-  """'Das ist der schönste Park in Berlin.', 'Das ist mein ältester Bruder.'"""
-  noun_class = phrases.zipf(rng, ('building', 'media', 'town', 'printed', 'animal',
-                                  'person', 'vehicle'))
-  noun = phrases.zipf(rng, NOUNS[noun_class])
-  pool = [a for a in phrases.adjectives_for(noun_class, noun)
-          if a.gradable and a.german not in _STATES]
-  if noun.gender == 'p' or not pool or noun.lemma in (
-      'Berg', 'Strand', 'Insel', 'Fluss', 'Wald', 'Dorf', 'Stadt'):
-    return superlative(rng)
-  adjective = phrases.zipf(rng, pool)
-  ending = morphology.adjective(adjective.superlative, 'der', noun.gender, 0)
-  article = morphology.determiner('der', noun.gender, 0)
-  german = f'das ist {article} {ending} {noun.lemma}'
-  nouns_ = tuple(f'the {word} {head}' for head in noun.english
-                 for word in adjective.english_superlative)
-  slots: list[tuple[str, ...]] = [
-      ('that is', "that's", 'this is', 'it is', "it's"), nouns_]
-  if noun_class != 'animal':
-    german_place, wordings = phrases.zipf(rng, _AMONG.get(noun_class, _OF_ALL))
-    german = f'{german} {german_place}'
-    slots.append(wordings)
-  return english.sentence(german), clauses.renderings([slots]), 'superlative'
 
 
 def job(rng: random.Random) -> Drawn:
   """'Meine Tante ist Ärztin.', 'Er möchte Koch werden.'"""
   subject = referents.subject(rng)
-  while subject.person != 2 and subject.lemma not in ('ich', 'du') or (
-      subject.lemma in {'Junge', 'Mädchen', 'Kind'} or any(
-          subject.lemma == n.lemma for n in NOUNS['person'][3:])):
+  while (subject.person != 2 and subject.lemma not in ('ich', 'du')) or (
+    subject.lemma in {'Junge', 'Mädchen', 'Kind'}
+    or any(subject.lemma == n.lemma for n in NOUNS['person'][3:])
+  ):
     subject = referents.subject(rng)
   man, woman, wordings = phrases.zipf(rng, words.JOBS)
   if man == 'Student' and subject.lemma in _ELDERS:
@@ -233,12 +186,17 @@ def job(rng: random.Random) -> Drawn:
 
 _ELDERS = frozenset({'Mutter', 'Vater', 'Oma', 'Opa', 'Onkel', 'Tante', 'Mann', 'Frau'})
 _HAVE = (  # German, with kein, English, negative English where it differs
-    ('Hunger', 'keinen Hunger', 'be hungry'), ('Zeit', 'keine Zeit', 'have time'),
-    ('Durst', 'keinen Durst', 'be thirsty'), ('Angst', 'keine Angst', 'be afraid/be scared'),
-    ('Fieber', 'kein Fieber', 'have a fever'), ('recht', '', 'be right'),
-    ('Kopfschmerzen', 'keine Kopfschmerzen', 'have a headache'),
-    ('Glück', 'kein Glück', 'be lucky'), ('viel Arbeit', '', 'have a lot of work'),
-    ('wenig Geld', '', 'have little money'), ('viele Freunde', '', 'have many friends/have a lot of friends'),
+  ('Hunger', 'keinen Hunger', 'be hungry'),
+  ('Zeit', 'keine Zeit', 'have time'),
+  ('Durst', 'keinen Durst', 'be thirsty'),
+  ('Angst', 'keine Angst', 'be afraid/be scared'),
+  ('Fieber', 'kein Fieber', 'have a fever'),
+  ('recht', '', 'be right'),
+  ('Kopfschmerzen', 'keine Kopfschmerzen', 'have a headache'),
+  ('Glück', 'kein Glück', 'be lucky'),
+  ('viel Arbeit', '', 'have a lot of work'),
+  ('wenig Geld', '', 'have little money'),
+  ('viele Freunde', '', 'have many friends/have a lot of friends'),
 )
 _OWNED = ('animal', 'vehicle', 'device', 'question', 'bag', 'furniture', 'flat')
 
@@ -257,21 +215,31 @@ def possession(rng: random.Random) -> Drawn:
     clause.patterns = tuple((head, f' {tail}') for head, _, tail in patterns)
   else:
     if draw < 0.6 and not negated:
-      noun = phrases.zipf(rng, [n for n in NOUNS['kin'] if n.lemma in (
-          'Bruder', 'Schwester', 'Sohn', 'Tochter', 'Tante', 'Onkel', 'Cousine')])
+      noun = phrases.zipf(
+        rng,
+        [
+          n
+          for n in NOUNS['kin']
+          if n.lemma
+          in ('Bruder', 'Schwester', 'Sohn', 'Tochter', 'Tante', 'Onkel', 'Cousine')
+        ],
+      )
       count = rng.choice((1, 1, 2, 2, 3, 4))
       found = phrases.noun_phrase(
-          noun, 'ein' if count == 1 else '', None, count > 1, count if count > 1 else 0)
+        noun, 'ein' if count == 1 else '', None, count > 1, count if count > 1 else 0
+      )
     else:
       noun_class = phrases.zipf(rng, _OWNED)
       noun = phrases.zipf(rng, NOUNS[noun_class])
       adjective = None
       if rng.random() < 0.35:
-        pool = [a for a in phrases.adjectives_for(noun_class, noun)
-                if a.german not in _STATES]
+        pool = [
+          a for a in phrases.adjectives_for(noun_class, noun) if a.german not in STATES
+        ]
         adjective = phrases.zipf(rng, pool) if pool else None
       found = phrases.noun_phrase(
-          noun, 'kein' if negated else 'ein', adjective, noun.gender == 'p')
+        noun, 'kein' if negated else 'ein', adjective, noun.gender == 'p'
+      )
       clause.negated_english = negated
     german = found.german[1]
     clause.patterns = tuple(('have', f' {o}') for o in found.english_object)
@@ -288,8 +256,11 @@ def possession(rng: random.Random) -> Drawn:
 def existence(rng: random.Random) -> Drawn:
   """'In Köln gibt es viele Museen.', 'Hier gibt es keinen Supermarkt.'"""
   places = words.PLACES['study'] + (
-      ('hier', ('here',)), ('in der Stadt', ('in the city', 'in town')),
-      ('im Dorf', ('in the village',)), ('in dieser Straße', ('on this street', 'in this street')))
+    ('hier', ('here',)),
+    ('in der Stadt', ('in the city', 'in town')),
+    ('im Dorf', ('in the village',)),
+    ('in dieser Straße', ('on this street', 'in this street')),
+  )
   german_place, english_place = phrases.zipf(rng, places[::-1])
   noun_class = rng.choice(('building', 'building', 'town'))
   noun = phrases.zipf(rng, NOUNS[noun_class][2:])
@@ -301,7 +272,7 @@ def existence(rng: random.Random) -> Drawn:
     adjective = phrases.zipf(rng, phrases.adjectives_for(noun.noun_class, noun))
   if draw < 0.45:
     found = phrases.noun_phrase(noun, 'ein', adjective)
-    verb, object_ = "there is", found.english
+    verb, object_ = 'there is', found.english
     short = "there's"
   elif draw < 0.6:
     found = phrases.noun_phrase(noun, 'kein', adjective)
@@ -316,8 +287,11 @@ def existence(rng: random.Random) -> Drawn:
       object_ = tuple(f'{many} {o}' for many in ('many', 'a lot of') for o in object_)
   heads = tuple(w for w in (verb, short) if w)
   if rng.random() < 0.25 and draw < 0.45:
-    return (f'Gibt es {german_place} {found.german[1]}?', clauses.renderings(
-        [[('is there',), object_, english_place]], '?'), 'existence')
+    return (
+      f'Gibt es {german_place} {found.german[1]}?',
+      clauses.renderings([[('is there',), object_, english_place]], '?'),
+      'existence',
+    )
   if rng.random() < 0.7:
     german = f'{german_place} gibt es {found.german[1]}'
   else:

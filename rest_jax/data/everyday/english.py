@@ -14,29 +14,77 @@ from rest_jax.data.everyday import numbers
 Wordings = tuple[str, ...]  # all correct wordings, canonical first
 
 _IRREGULAR = {
-    'be': ('was', 'been'), 'begin': ('began', 'begun'), 'bring': ('brought',) * 2,
-    'buy': ('bought',) * 2, 'come': ('came', 'come'), 'cut': ('cut',) * 2,
-    'do': ('did', 'done'), 'drink': ('drank', 'drunk'), 'drive': ('drove', 'driven'),
-    'eat': ('ate', 'eaten'), 'fall': ('fell', 'fallen'), 'feed': ('fed',) * 2,
-    'find': ('found',) * 2, 'fly': ('flew', 'flown'), 'forget': ('forgot', 'forgotten'),
-    'get': ('got', 'gotten'), 'give': ('gave', 'given'), 'go': ('went', 'gone'),
-    'have': ('had',) * 2, 'keep': ('kept',) * 2, 'know': ('knew', 'known'),
-    'lend': ('lent',) * 2, 'lose': ('lost',) * 2, 'meet': ('met',) * 2,
-    'pay': ('paid',) * 2, 'put': ('put',) * 2, 'read': ('read',) * 2,
-    'ride': ('rode', 'ridden'), 'run': ('ran', 'run'), 'see': ('saw', 'seen'),
-    'sell': ('sold',) * 2, 'send': ('sent',) * 2, 'show': ('showed', 'shown'),
-    'shut': ('shut',) * 2, 'sing': ('sang', 'sung'), 'sleep': ('slept',) * 2,
-    'speak': ('spoke', 'spoken'), 'swim': ('swam', 'swum'), 'take': ('took', 'taken'),
-    'tell': ('told',) * 2, 'think': ('thought',) * 2,
-    'understand': ('understood',) * 2, 'wake': ('woke', 'woken'),
-    'wear': ('wore', 'worn'), 'write': ('wrote', 'written'), 'hang': ('hung',) * 2,
-    'stand': ('stood',) * 2, 'lie': ('lay', 'lain'), 'sit': ('sat',) * 2,
-    'leave': ('left',) * 2, 'cost': ('cost',) * 2, 'become': ('became', 'become'),
-    'make': ('made',) * 2, 'say': ('said',) * 2, 'fix': ('fixed',) * 2,
+  'be': ('was', 'been'),
+  'begin': ('began', 'begun'),
+  'bring': ('brought',) * 2,
+  'buy': ('bought',) * 2,
+  'come': ('came', 'come'),
+  'cut': ('cut',) * 2,
+  'do': ('did', 'done'),
+  'drink': ('drank', 'drunk'),
+  'drive': ('drove', 'driven'),
+  'eat': ('ate', 'eaten'),
+  'fall': ('fell', 'fallen'),
+  'feed': ('fed',) * 2,
+  'find': ('found',) * 2,
+  'fly': ('flew', 'flown'),
+  'forget': ('forgot', 'forgotten'),
+  'get': ('got', 'gotten'),
+  'give': ('gave', 'given'),
+  'go': ('went', 'gone'),
+  'have': ('had',) * 2,
+  'keep': ('kept',) * 2,
+  'know': ('knew', 'known'),
+  'lend': ('lent',) * 2,
+  'lose': ('lost',) * 2,
+  'meet': ('met',) * 2,
+  'pay': ('paid',) * 2,
+  'put': ('put',) * 2,
+  'read': ('read',) * 2,
+  'ride': ('rode', 'ridden'),
+  'run': ('ran', 'run'),
+  'see': ('saw', 'seen'),
+  'sell': ('sold',) * 2,
+  'send': ('sent',) * 2,
+  'show': ('showed', 'shown'),
+  'shut': ('shut',) * 2,
+  'sing': ('sang', 'sung'),
+  'sleep': ('slept',) * 2,
+  'speak': ('spoke', 'spoken'),
+  'swim': ('swam', 'swum'),
+  'take': ('took', 'taken'),
+  'tell': ('told',) * 2,
+  'think': ('thought',) * 2,
+  'understand': ('understood',) * 2,
+  'wake': ('woke', 'woken'),
+  'wear': ('wore', 'worn'),
+  'write': ('wrote', 'written'),
+  'hang': ('hung',) * 2,
+  'stand': ('stood',) * 2,
+  'lie': ('lay', 'lain'),
+  'sit': ('sat',) * 2,
+  'leave': ('left',) * 2,
+  'cost': ('cost',) * 2,
+  'become': ('became', 'become'),
+  'make': ('made',) * 2,
+  'say': ('said',) * 2,
+  'fix': ('fixed',) * 2,
 }
 _DOUBLING = {
-    'stop', 'plan', 'shop', 'jog', 'get', 'swim', 'run', 'put', 'cut', 'shut',
-    'forget', 'begin', 'sit', 'hug',
+  'stop',
+  'plan',
+  'shop',
+  'jog',
+  'get',
+  'swim',
+  'run',
+  'put',
+  'cut',
+  'shut',
+  'forget',
+  'begin',
+  'sit',
+  'hug',
 }
 _AN = re.compile(r'(?i)(?!(uni|use|euro|one\b|once))[aeiou]|hour|honest')
 
@@ -51,7 +99,7 @@ def article(phrase: str) -> str:
   return ('an ' if _AN.match(phrase) else 'a ') + phrase
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def verb_form(verb: str, form: str) -> str:
   """One of base, s, ing, past, participle; '' for the form 'none'."""
   if form == 'none':
@@ -81,44 +129,71 @@ def verb_form(verb: str, form: str) -> str:
 # aspect: (auxiliary, words between auxiliary and verb, form of the verb). The
 # auxiliaries do and did vanish from affirmative statements.
 _ASPECTS = {
-    'simple': ('do', '', 'base'), 'past': ('did', '', 'base'),
-    'progressive': ('be', '', 'ing'), 'past_progressive': ('was', '', 'ing'),
-    'perfect': ('have', '', 'participle'), 'future': ('will', '', 'base'),
-    'going_to': ('be', 'going to', 'base'), 'can': ('can', '', 'base'),
-    'could': ('could', '', 'base'), 'must': ('must', '', 'base'),
-    'may': ('may', '', 'base'), 'should': ('should', '', 'base'),
-    'would_like': ('would', 'like to', 'base'), 'have_to': ('do', 'have to', 'base'),
-    'had_to': ('did', 'have to', 'base'), 'need_to': ('do', 'need to', 'base'),
-    'want_to': ('do', 'want to', 'base'), 'wanted_to': ('did', 'want to', 'base'),
-    'allowed': ('be', 'allowed to', 'base'),
-    'was_allowed': ('was', 'allowed to', 'base'),
-    'supposed': ('be', 'supposed to', 'base'),
-    'was_supposed': ('was', 'supposed to', 'base'),
-    'was_able': ('was', 'able to', 'base'), 'would_rather': ('would', 'rather', 'base'),
-    'like_doing': ('do', 'like', 'ing'),
-    'like_to': ('do', 'like to', 'base'), 'would_love': ('would', 'love to', 'base'),
-    'would': ('would', '', 'base'),
+  'simple': ('do', '', 'base'),
+  'past': ('did', '', 'base'),
+  'progressive': ('be', '', 'ing'),
+  'past_progressive': ('was', '', 'ing'),
+  'perfect': ('have', '', 'participle'),
+  'future': ('will', '', 'base'),
+  'going_to': ('be', 'going to', 'base'),
+  'can': ('can', '', 'base'),
+  'could': ('could', '', 'base'),
+  'must': ('must', '', 'base'),
+  'may': ('may', '', 'base'),
+  'should': ('should', '', 'base'),
+  'would_like': ('would', 'like to', 'base'),
+  'have_to': ('do', 'have to', 'base'),
+  'had_to': ('did', 'have to', 'base'),
+  'need_to': ('do', 'need to', 'base'),
+  'want_to': ('do', 'want to', 'base'),
+  'wanted_to': ('did', 'want to', 'base'),
+  'allowed': ('be', 'allowed to', 'base'),
+  'was_allowed': ('was', 'allowed to', 'base'),
+  'supposed': ('be', 'supposed to', 'base'),
+  'was_supposed': ('was', 'supposed to', 'base'),
+  'was_able': ('was', 'able to', 'base'),
+  'would_rather': ('would', 'rather', 'base'),
+  'like_doing': ('do', 'like', 'ing'),
+  'like_to': ('do', 'like to', 'base'),
+  'would_love': ('would', 'love to', 'base'),
+  'would': ('would', '', 'base'),
 }
 _INFLECTED = {
-    'be': ('am', 'are', 'is', 'are', 'are', 'are'),
-    'was': ('was', 'were', 'was', 'were', 'were', 'were'),
-    'have': ('have', 'have', 'has', 'have', 'have', 'have'),
-    'do': ('do', 'do', 'does', 'do', 'do', 'do'),
+  'be': ('am', 'are', 'is', 'are', 'are', 'are'),
+  'was': ('was', 'were', 'was', 'were', 'were', 'were'),
+  'have': ('have', 'have', 'has', 'have', 'have', 'have'),
+  'do': ('do', 'do', 'does', 'do', 'do', 'do'),
 }
-_SHORT = {'am': "'m", 'are': "'re", 'is': "'s", 'have': "'ve", 'has': "'s",
-          'will': "'ll", 'would': "'d"}
-_NEGATED = {'can': ("can't", 'cannot'), 'will': ("won't", 'will not'),
-            'may': ('may not',), 'am': ('am not',)}
+_SHORT = {
+  'am': "'m",
+  'are': "'re",
+  'is': "'s",
+  'have': "'ve",
+  'has': "'s",
+  'will': "'ll",
+  'would': "'d",
+}
+_NEGATED = {
+  'can': ("can't", 'cannot'),
+  'will': ("won't", 'will not'),
+  'may': ('may not',),
+  'am': ('am not',),
+}
 
 
 def _negations(auxiliary: str) -> Wordings:
   return _NEGATED.get(auxiliary, (f"{auxiliary}n't", f'{auxiliary} not'))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def groups(
-    aspect: str, person: int, *, negated: bool = False, question: bool = False,
-    pronoun: bool = False, is_be: bool = False,
+  aspect: str,
+  person: int,
+  *,
+  negated: bool = False,
+  question: bool = False,
+  pronoun: bool = False,
+  is_be: bool = False,
 ) -> tuple[tuple[str, str], ...]:
   """All wordings of one aspect as (template, form).
 
@@ -148,7 +223,7 @@ def groups(
     if pronoun and finite == 'am':
       found.insert(0, (f"%s'm not%s{rest}", form))
     elif pronoun and finite in ('is', 'are'):
-      found.append((f"%s{_SHORT[finite]} not%s{rest}", form))
+      found.append((f'%s{_SHORT[finite]} not%s{rest}', form))
     return tuple(found)
   if auxiliary in ('do', 'did'):
     inflected = 'past' if auxiliary == 'did' else 's' if person == 2 else 'base'
@@ -162,8 +237,9 @@ def groups(
   return tuple(found)
 
 
-def compose(template: str, form: str, subject: str, adverb: str, head: str,
-            tail: str) -> str:
+def compose(
+  template: str, form: str, subject: str, adverb: str, head: str, tail: str
+) -> str:
   """Subject, verb group, verb and the words behind it."""
   words = template % (subject, adverb)
   verb = verb_form(head, form)
@@ -173,7 +249,7 @@ def compose(template: str, form: str, subject: str, adverb: str, head: str,
 MAX_RENDERINGS = 32
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _index_order(shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
   """The index tuples of a product, those nearest the canonical first."""
   indices = itertools.product(*(range(size) for size in shape))
@@ -189,8 +265,8 @@ def product(slots: list[Wordings]) -> list[str]:
   """
   shape = tuple(len(slot) for slot in slots)
   return [
-      ' '.join([slot[i] for slot, i in zip(slots, index, strict=True) if slot[i]])
-      for index in _index_order(shape)
+    ' '.join([slot[i] for slot, i in zip(slots, index, strict=True) if slot[i]])
+    for index in _index_order(shape)
   ]
 
 

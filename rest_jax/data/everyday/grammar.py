@@ -8,18 +8,24 @@ same corpus on every machine.
 import collections.abc
 import dataclasses
 import random
-from typing import Callable
+from collections.abc import Callable
 
 from rest_jax.data.everyday import (
+  amounts,
   circumstances,
+  comparison,
   conjunctions,
   descriptions,
   measures,
   nouns,
   phrases,
+  positions,
   predicates,
   questions,
   referents,
+  relative_clauses,
+  requests,
+  sequences,
   subordination,
   times,
   verbs,
@@ -48,33 +54,54 @@ class Sentence:
 
 def _statement(rng: random.Random) -> descriptions.Drawn:
   """Any verb of the table in a main clause, subject or time first."""
-  clause = predicates.verb_clause(rng)
+  clause = predicates.verb_clause(rng, it=True)
   return descriptions.finish(
-      clause, front_time=clause.time is not None and rng.random() < 0.35)
+    clause, front_time=clause.time is not None and rng.random() < 0.35
+  )
 
 
 # Weight per family, in parts of their sum.
 FAMILIES: tuple[tuple[float, Callable[[random.Random], descriptions.Drawn]], ...] = (
-    (300, _statement),
-    (40, questions.yes_no), (22, questions.when_or_why), (14, questions.where),
-    (26, questions.who_or_what), (10, questions.which),
-    (6, questions.preposition_question), (34, questions.imperative),
-    (8, questions.lets), (14, questions.wish),
-    (50, descriptions.adjective_sentence), (34, descriptions.comparison),
-    (12, descriptions.superlative), (20, descriptions.job),
-    (36, descriptions.possession), (16, descriptions.existence),
-    (6, times.clock_now), (24, times.timetable), (18, times.date),
-    (18, measures.price), (14, measures.age), (10, measures.distance),
-    (18, measures.amount), (14, measures.duration),
-    (14, circumstances.weather), (30, circumstances.position),
-    (24, circumstances.liking), (18, circumstances.belonging),
-    (12, circumstances.wellbeing),
-    (30, subordination.that), (20, subordination.indirect_question),
-    (26, conjunctions.reason), (22, conjunctions.condition),
-    (16, conjunctions.past_time), (12, conjunctions.before),
-    (28, subordination.zu_infinitive), (14, subordination.purpose),
-    (24, subordination.relative), (14, conjunctions.contrast),
-    (8, conjunctions.preference),
+  (300, _statement),
+  (40, questions.yes_no),
+  (22, questions.when_or_why),
+  (14, questions.where),
+  (26, questions.who_or_what),
+  (10, questions.which),
+  (6, questions.preposition_question),
+  (34, requests.imperative),
+  (8, requests.lets),
+  (14, requests.wish),
+  (50, descriptions.adjective_sentence),
+  (34, comparison.comparison),
+  (12, comparison.superlative),
+  (20, descriptions.job),
+  (36, descriptions.possession),
+  (16, descriptions.existence),
+  (6, times.clock_now),
+  (24, times.timetable),
+  (18, times.date),
+  (18, measures.price),
+  (14, measures.age),
+  (10, measures.distance),
+  (18, amounts.amount),
+  (14, amounts.duration),
+  (14, circumstances.weather),
+  (30, positions.position),
+  (24, circumstances.liking),
+  (18, circumstances.belonging),
+  (12, circumstances.wellbeing),
+  (30, subordination.that),
+  (20, subordination.indirect_question),
+  (26, conjunctions.reason),
+  (22, conjunctions.condition),
+  (16, sequences.past_time),
+  (12, sequences.before),
+  (28, subordination.zu_infinitive),
+  (14, subordination.purpose),
+  (24, relative_clauses.relative),
+  (14, sequences.contrast),
+  (8, sequences.preference),
 )
 
 
@@ -87,8 +114,10 @@ def _cumulative_weights() -> list[float]:
 
 
 def generate(
-    num_sentences: int, *, seed: int,
-    excluded: collections.abc.Set[str] = frozenset(),
+  num_sentences: int,
+  *,
+  seed: int,
+  excluded: collections.abc.Set[str] = frozenset(),
 ) -> list[Sentence]:
   """Draws sentences with distinct sources.
 
@@ -112,8 +141,8 @@ def generate(
     attempts += 1
     if attempts > 1000 + _ATTEMPTS_PER_SENTENCE * num_sentences:
       raise ValueError(
-          f'num_sentences={num_sentences} is more than this grammar yields in '
-          f'{attempts} draws ({len(found)} found); ask for fewer sentences'
+        f'num_sentences={num_sentences} is more than this grammar yields in '
+        f'{attempts} draws ({len(found)} found); ask for fewer sentences'
       )
     source, renderings, topic = rng.choices(families, cum_weights=sums)[0](rng)
     if source in found or source in excluded or source.count(' ') >= MAX_WORDS:
@@ -125,17 +154,27 @@ def generate(
 def num_lemmas() -> int:
   """Distinct nouns, verbs, adjectives, adverbials, places and names."""
   noun_lemmas = {
-      (noun.lemma, noun.gender) for listed in nouns.NOUNS.values() for noun in listed
+    (noun.lemma, noun.gender) for listed in nouns.NOUNS.values() for noun in listed
   }
   verb_lemmas = {verb.german.infinitive for verb in verbs.VERBS}
   adverbials = {
-      pair[0] for pair in (
-          *words.PAST, *words.FUTURE, *words.HABIT, *words.OFTEN, *words.NOW,
-          *words.TODAY, *words.CITIES, *words.COUNTRIES)
+    pair[0]
+    for pair in (
+      *words.PAST,
+      *words.FUTURE,
+      *words.HABIT,
+      *words.OFTEN,
+      *words.NOW,
+      *words.TODAY,
+      *words.CITIES,
+      *words.COUNTRIES,
+    )
   }
   adjectives = {adjective.german for adjective in words.ADJECTIVES}
   names = {*words.WOMEN, *words.MEN}
-  return sum(map(len, (noun_lemmas, verb_lemmas, adverbials, adjectives, names)))
+  return (
+    len(noun_lemmas) + len(verb_lemmas) + len(adverbials) + len(adjectives) + len(names)
+  )
 
 
 def num_distinct_lower_bound() -> int:
@@ -155,13 +194,14 @@ def num_distinct_lower_bound() -> int:
       for owner in ('mein', 'unser', 'dein', 'sein', 'ihr', 'euer'):
         subjects.add(phrases.noun_phrase(noun, owner).german[0])
   predicates_ = {
-      (phrases.noun_phrase(noun, 'der').german[1], verb.german.participle)
-      for verb in verbs.VERBS
-      if verb.frame == 'a' and ('S' not in verb.flags or 'P' in verb.flags)
-      for noun_class in verb.object_classes
-      if noun_class != 'persons' and noun_class not in referents.BARE
-      and noun_class not in ('owned', 'chore')
-      for noun in nouns.NOUNS[noun_class]
+    (phrases.noun_phrase(noun, 'der').german[1], verb.german.participle)
+    for verb in verbs.VERBS
+    if verb.frame == 'a' and ('S' not in verb.flags or 'P' in verb.flags)
+    for noun_class in verb.object_classes
+    if noun_class != 'persons'
+    and noun_class not in referents.BARE
+    and noun_class not in ('owned', 'chore')
+    for noun in nouns.NOUNS[noun_class]
   }
   past_times = {time for time, _ in words.PAST}
   return len(subjects) * len(predicates_) * (1 + 2 * len(past_times))

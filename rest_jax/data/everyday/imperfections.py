@@ -43,8 +43,8 @@ class ImperfectionRates:
       rate = getattr(self, field.name)
       if not 0 <= rate <= 1:
         raise ValueError(
-            f'{field.name} is a probability, 0 to 1; got {rate}. Rates are per '
-            'sentence, not per cent.'
+          f'{field.name} is a probability, 0 to 1; got {rate}. Rates are per '
+          'sentence, not per cent.'
         )
 
 
@@ -63,7 +63,12 @@ def _number_pairs() -> dict[str, tuple[str, ...]]:
         if one != many:
           _exchange(pairs, one, many)
           _exchange(pairs, many, one)
-  for one, many in (('this', 'these'), ('that', 'those'), ('is', 'are'), ('has', 'have')):
+  for one, many in (
+    ('this', 'these'),
+    ('that', 'those'),
+    ('is', 'are'),
+    ('has', 'have'),
+  ):
     _exchange(pairs, one, many)
     _exchange(pairs, many, one)
   return {word: tuple(sorted(others)) for word, others in pairs.items()}
@@ -71,9 +76,31 @@ def _number_pairs() -> dict[str, tuple[str, ...]]:
 
 def _tense_pairs() -> dict[str, tuple[str, ...]]:
   pairs: dict[str, set[str]] = {}
-  heads = {head for verb in verbs.VERBS for head, _ in verb.english} - {'be', 'have', 'do'}
-  heads |= {'like', 'cost', 'lie', 'stand', 'hang', 'put', 'belong', 'hurt', 'last', 'rain',
-            'snow', 'hope', 'want', 'think', 'believe', 'start', 'leave', 'prefer'}
+  heads = {head for verb in verbs.VERBS for head, _ in verb.english} - {
+    'be',
+    'have',
+    'do',
+  }
+  heads |= {
+    'like',
+    'cost',
+    'lie',
+    'stand',
+    'hang',
+    'put',
+    'belong',
+    'hurt',
+    'last',
+    'rain',
+    'snow',
+    'hope',
+    'want',
+    'think',
+    'believe',
+    'start',
+    'leave',
+    'prefer',
+  }
   for head in heads:
     past, third = english.verb_form(head, 'past'), english.verb_form(head, 's')
     for other in {past, third} - {head}:
@@ -83,12 +110,30 @@ def _tense_pairs() -> dict[str, tuple[str, ...]]:
       _exchange(pairs, head, past)
     _exchange(pairs, english.verb_form(head, 'ing'), head)
   for a, b in (
-      ('is', 'was'), ('are', 'were'), ('am', 'was'), ('was', 'is'), ('were', 'are'),
-      ('has', 'had'), ('have', 'had'), ('had', 'has'), ('will', 'would'), ('can', 'could'),
-      ('could', 'can'), ('does', 'did'), ('do', 'did'), ('did', 'does'),
-      ("don't", "didn't"), ("doesn't", "didn't"), ("didn't", "doesn't"),
-      ("isn't", "wasn't"), ("aren't", "weren't"), ("wasn't", "isn't"),
-      ("can't", "couldn't"), ("won't", "didn't"), ('wants', 'wanted'), ('must', 'had to'),
+    ('is', 'was'),
+    ('are', 'were'),
+    ('am', 'was'),
+    ('was', 'is'),
+    ('were', 'are'),
+    ('has', 'had'),
+    ('have', 'had'),
+    ('had', 'has'),
+    ('will', 'would'),
+    ('can', 'could'),
+    ('could', 'can'),
+    ('does', 'did'),
+    ('do', 'did'),
+    ('did', 'does'),
+    ("don't", "didn't"),
+    ("doesn't", "didn't"),
+    ("didn't", "doesn't"),
+    ("isn't", "wasn't"),
+    ("aren't", "weren't"),
+    ("wasn't", "isn't"),
+    ("can't", "couldn't"),
+    ("won't", "didn't"),
+    ('wants', 'wanted'),
+    ('must', 'had to'),
   ):
     _exchange(pairs, a, b)
   return {word: tuple(sorted(others)) for word, others in pairs.items()}
@@ -99,20 +144,34 @@ def _sense_sets() -> dict[str, tuple[str, ...]]:
   groups: list[set[str]] = []
   for listed in nouns.NOUNS.values():
     groups.append({noun.english[0] for noun in listed if ' ' not in noun.english[0]})
-    groups.append({
-        noun.english_plural[0] for noun in listed
-        if noun.plural is not None and ' ' not in noun.english_plural[0]})
+    groups.append(
+      {
+        noun.english_plural[0]
+        for noun in listed
+        if noun.plural is not None and ' ' not in noun.english_plural[0]
+      }
+    )
   groups += [
-      {adjective.english[0] for adjective in words.ADJECTIVES},
-      {'yesterday', 'today', 'tomorrow'}, {'often', 'always', 'sometimes', 'rarely'},
-      {wordings[0] for _, wordings in words.CITIES},
-      {wordings[0] for _, wordings in words.COUNTRIES},
-      {name for _, (name,) in words.WEEKDAYS}, {name for _, name in numbers.MONTHS},
-      {english.numbers_word(n) for n in range(2, 13)}, {'because', 'although', 'if', 'when'},
-      {'he', 'she'}, {'him', 'her', 'them'}, {'his', 'her', 'their', 'our', 'my', 'your'},
-      {'buy', 'sell', 'order', 'bring'}, {'bought', 'sold', 'ordered', 'brought'},
-      {'call', 'visit', 'ask', 'invite'}, {'called', 'visited', 'asked', 'invited'},
-      {'open', 'close'}, {'go', 'come'}, {'going', 'coming'}, {'read', 'write'},
+    {adjective.english[0] for adjective in words.ADJECTIVES},
+    {'yesterday', 'today', 'tomorrow'},
+    {'often', 'always', 'sometimes', 'rarely'},
+    {wordings[0] for _, wordings in words.CITIES},
+    {wordings[0] for _, wordings in words.COUNTRIES},
+    {name for _, (name,) in words.WEEKDAYS},
+    {name for _, name in numbers.MONTHS},
+    {english.numbers_word(n) for n in range(2, 13)},
+    {'because', 'although', 'if', 'when'},
+    {'he', 'she'},
+    {'him', 'her', 'them'},
+    {'his', 'her', 'their', 'our', 'my', 'your'},
+    {'buy', 'sell', 'order', 'bring'},
+    {'bought', 'sold', 'ordered', 'brought'},
+    {'call', 'visit', 'ask', 'invite'},
+    {'called', 'visited', 'asked', 'invited'},
+    {'open', 'close'},
+    {'go', 'come'},
+    {'going', 'coming'},
+    {'read', 'write'},
   ]
   pairs: dict[str, set[str]] = {}
   for group in groups:
@@ -131,8 +190,15 @@ def _german_sources() -> dict[str, tuple[str, ...]]:
       if noun.plural is not None:
         for many in noun.english_plural:
           _exchange(found, many.split()[-1], noun.plural)
-  for table in (words.CITIES, words.COUNTRIES, words.OFTEN, words.PAST, words.FUTURE,
-                words.TODAY, words.WEEKDAYS):
+  for table in (
+    words.CITIES,
+    words.COUNTRIES,
+    words.OFTEN,
+    words.PAST,
+    words.FUTURE,
+    words.TODAY,
+    words.WEEKDAYS,
+  ):
     for german, wordings in table:
       if ' ' not in german:
         for wording in wordings:
@@ -148,34 +214,40 @@ _WORD = re.compile(r"^([\w'’-]+)(\W*)$")
 _Damage = Callable[[random.Random, list[str], Sentence], list[str] | None]
 
 
-def _drop(rng: random.Random, tokens: list[str], sentence: Sentence) -> list[str] | None:
+def _drop(
+  rng: random.Random, tokens: list[str], sentence: Sentence
+) -> list[str] | None:
   del sentence
   if len(tokens) < 3:
     return None
   position = rng.randrange(len(tokens))
-  return tokens[:position] + tokens[position + 1:]
+  return tokens[:position] + tokens[position + 1 :]
 
 
 def _add(rng: random.Random, tokens: list[str], sentence: Sentence) -> list[str] | None:
   del sentence
   position = rng.randrange(len(tokens))
   if rng.random() < 0.5:
-    return tokens[:position + 1] + [tokens[position]] + tokens[position + 1:]
+    return tokens[: position + 1] + [tokens[position]] + tokens[position + 1 :]
   return [*tokens[:position], rng.choice(_SLIPPED_IN), *tokens[position:]]
 
 
-def _swap(rng: random.Random, tokens: list[str], sentence: Sentence) -> list[str] | None:
+def _swap(
+  rng: random.Random, tokens: list[str], sentence: Sentence
+) -> list[str] | None:
   del sentence
   if len(tokens) < 2:
     return None
   position = rng.randrange(len(tokens) - 1)
   swapped = list(tokens)
-  swapped[position:position + 2] = swapped[position + 1], swapped[position]
+  swapped[position : position + 2] = swapped[position + 1], swapped[position]
   return swapped
 
 
 def _replace(
-    rng: random.Random, tokens: list[str], table: dict[str, tuple[str, ...]],
+  rng: random.Random,
+  tokens: list[str],
+  table: dict[str, tuple[str, ...]],
 ) -> list[str] | None:
   """Replaces one word that is in the table, keeping a comma behind it."""
   places = []
@@ -191,46 +263,69 @@ def _replace(
   return changed
 
 
-def _number(rng: random.Random, tokens: list[str], sentence: Sentence) -> list[str] | None:
+def _number(
+  rng: random.Random, tokens: list[str], sentence: Sentence
+) -> list[str] | None:
   del sentence
   return _replace(rng, tokens, _NUMBER)
 
 
-def _tense(rng: random.Random, tokens: list[str], sentence: Sentence) -> list[str] | None:
+def _tense(
+  rng: random.Random, tokens: list[str], sentence: Sentence
+) -> list[str] | None:
   del sentence
   return _replace(rng, tokens, _TENSE)
 
 
-def _sense(rng: random.Random, tokens: list[str], sentence: Sentence) -> list[str] | None:
+def _sense(
+  rng: random.Random, tokens: list[str], sentence: Sentence
+) -> list[str] | None:
   del sentence
   return _replace(rng, tokens, _SENSE)
 
 
 def _keep_german(
-    rng: random.Random, tokens: list[str], sentence: Sentence,
+  rng: random.Random,
+  tokens: list[str],
+  sentence: Sentence,
 ) -> list[str] | None:
   source = set(re.findall(r'[\w-]+', sentence.source))
   table = {}
   for token in tokens:
     word = token.rstrip(',')
     forms = tuple(
-        form for form in _GERMAN.get(word, ())
-        if form in source or form.capitalize() in source)
+      form
+      for form in _GERMAN.get(word, ())
+      if form in source or form.capitalize() in source
+    )
     if forms:
       table[word] = forms
   return _replace(rng, tokens, table)
 
 
 _DAMAGES: dict[str, _Damage] = {
-    'dropped_words': _drop, 'added_words': _add, 'swapped_words': _swap,
-    'wrong_number': _number, 'wrong_tense': _tense, 'wrong_sense': _sense,
-    'untranslated_words': _keep_german,
+  'dropped_words': _drop,
+  'added_words': _add,
+  'swapped_words': _swap,
+  'wrong_number': _number,
+  'wrong_tense': _tense,
+  'wrong_sense': _sense,
+  'untranslated_words': _keep_german,
 }
-_CAPITALS = frozenset({
-    'I', "I'm", "I'll", "I'd", "I've", *words.WOMEN, *words.MEN,
-    *(name for _, (name,) in words.WEEKDAYS), *(name for _, name in numbers.MONTHS),
+_CAPITALS = frozenset(
+  {
+    'I',
+    "I'm",
+    "I'll",
+    "I'd",
+    "I've",
+    *words.WOMEN,
+    *words.MEN,
+    *(name for _, (name,) in words.WEEKDAYS),
+    *(name for _, name in numbers.MONTHS),
     *(wordings[0] for _, wordings in words.CITIES + words.COUNTRIES),
-})
+  }
+)
 
 
 def _split(text: str) -> tuple[list[str], str]:
@@ -247,7 +342,7 @@ def _join(tokens: list[str], mark: str) -> str:
 
 
 def imperfect_reference(
-    sentence: Sentence, *, rates: ImperfectionRates, seed: int
+  sentence: Sentence, *, rates: ImperfectionRates, seed: int
 ) -> str:
   """One correct rendering drawn at random, damaged with the given rates.
 

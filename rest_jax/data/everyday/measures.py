@@ -11,26 +11,45 @@ from rest_jax.data.everyday import (
   morphology,
   numbers,
   phrases,
-  predicates,
   referents,
   words,
 )
 from rest_jax.data.everyday.clauses import Clause
-from rest_jax.data.everyday.descriptions import Drawn, ask, finish, state_or_ask
+from rest_jax.data.everyday.descriptions import Drawn, finish, state_or_ask
 from rest_jax.data.everyday.phrases import NOUNS
 
 _BY_LEMMA = {noun.lemma: noun for listed in NOUNS.values() for noun in listed}
 _PRICED = {  # class: euros, with or without cents
-    'food': (1, 4), 'printed': (8, 30), 'clothes': (10, 200), 'purchase': (2, 90),
-    'device': (40, 900), 'furniture': (30, 800), 'bag': (10, 150), 'thing': (3, 40),
-    'vehicle': (300, 20_000),
+  'food': (1, 4),
+  'printed': (8, 30),
+  'clothes': (10, 200),
+  'purchase': (2, 90),
+  'device': (40, 900),
+  'furniture': (30, 800),
+  'bag': (10, 150),
+  'thing': (3, 40),
+  'vehicle': (300, 20_000),
 }
 _PRICED_LEMMA = {
-    'Kuchen': (8, 25), 'Pizza': (7, 15), 'Suppe': (4, 9), 'Salat': (4, 12),
-    'Zeitung': (1, 4), 'Postkarte': (1, 3), 'Zeitschrift': (3, 8), 'Ring': (60, 900),
-    'Hotel': (60, 180), 'Essen': (8, 40), 'Kaffee': (2, 5), 'Fahrkarte': (3, 90),
-    'Uhr': (30, 600), 'Auto': (3000, 40_000), 'Fahrrad': (150, 900), 'Fisch': (5, 20),
-    'Fleisch': (5, 20), 'Lampe': (20, 150), 'Radio': (20, 150),
+  'Kuchen': (8, 25),
+  'Pizza': (7, 15),
+  'Suppe': (4, 9),
+  'Salat': (4, 12),
+  'Zeitung': (1, 4),
+  'Postkarte': (1, 3),
+  'Zeitschrift': (3, 8),
+  'Ring': (60, 900),
+  'Hotel': (60, 180),
+  'Essen': (8, 40),
+  'Kaffee': (2, 5),
+  'Fahrkarte': (3, 90),
+  'Uhr': (30, 600),
+  'Auto': (3000, 40_000),
+  'Fahrrad': (150, 900),
+  'Fisch': (5, 20),
+  'Fleisch': (5, 20),
+  'Lampe': (20, 150),
+  'Radio': (20, 150),
 }
 
 
@@ -44,7 +63,9 @@ def _priced(rng: random.Random) -> tuple[phrases.Phrase, numbers.Wording]:
   cents = rng.choice((0, 0, 20, 50, 50, 80, 90)) if euros < 20 else 0
   determiner = 'der' if rng.random() < 0.7 else 'dies'
   plural = not noun.is_mass and noun_class == 'food' and rng.random() < 0.4
-  return phrases.noun_phrase(noun, determiner, None, plural), numbers.price(euros, cents)
+  return phrases.noun_phrase(noun, determiner, None, plural), numbers.price(
+    euros, cents
+  )
 
 
 def price(rng: random.Random) -> Drawn:
@@ -56,23 +77,44 @@ def price(rng: random.Random) -> Drawn:
   if draw < 0.15:
     how = rng.choice(('Wie viel', 'Was'))
     does, is_ = ('do', 'are') if plural else ('does', 'is')
-    return f'{how} {kosten} {subject.german[0]}?', clauses.renderings([
-        [(f'how much {does}',), subject.english, ('cost',)],
-        [(f'how much {is_}',), subject.english, ('',)]], '?'), 'price'
+    return (
+      f'{how} {kosten} {subject.german[0]}?',
+      clauses.renderings(
+        [
+          [(f'how much {does}',), subject.english, ('cost',)],
+          [(f'how much {is_}',), subject.english, ('',)],
+        ],
+        '?',
+      ),
+      'price',
+    )
   if draw < 0.4:
     buyer = referents.subject(rng)
-    clause = Clause(buyer, morphology.weak('bezahlen'), tuple(
-        ('pay', f' {wording} for {thing}') for wording in wordings
-        for thing in subject.english), ('past', 'perfect'), 'perfect', topic='price')
+    clause = Clause(
+      buyer,
+      morphology.weak('bezahlen'),
+      tuple(
+        ('pay', f' {wording} for {thing}')
+        for wording in wordings
+        for thing in subject.english
+      ),
+      ('past', 'perfect'),
+      'perfect',
+      topic='price',
+    )
     clause.middle.append((clauses.INDEFINITE, german))
     clause.middle.append((clauses.DEFINITE, f'für {subject.german[1]}'))
     return finish(clause)
   cheap = len(german) < 14
-  nur, only = rng.choice((
-      ('', ''), ('', ''), ('nur ', ' only'), ('', '') if cheap else ('über ', '')))
-  clause = Clause(subject, morphology.weak('kosten'), tuple(
-      ('cost', f' {"over " if nur == "über " else ""}{w}') for w in wordings),
-      topic='price')
+  nur, only = rng.choice(
+    (('', ''), ('', ''), ('nur ', ' only'), ('', '') if cheap else ('über ', ''))
+  )
+  clause = Clause(
+    subject,
+    morphology.weak('kosten'),
+    tuple(('cost', f' {"over " if nur == "über " else ""}{w}') for w in wordings),
+    topic='price',
+  )
   if nur == 'über ':
     clause.patterns += tuple(('cost', f' more than {w}') for w in wordings)
   elif only:
@@ -83,10 +125,24 @@ def price(rng: random.Random) -> Drawn:
   return finish(clause)
 
 
-_GENERATIONS = frozenset({
-    'Mutter', 'Vater', 'Oma', 'Opa', 'Sohn', 'Tochter', 'Onkel', 'Tante', 'Baby', 'Kind',
-    'Junge', 'Mädchen', 'Schüler', 'Schülerin',
-})
+_GENERATIONS = frozenset(
+  {
+    'Mutter',
+    'Vater',
+    'Oma',
+    'Opa',
+    'Sohn',
+    'Tochter',
+    'Onkel',
+    'Tante',
+    'Baby',
+    'Kind',
+    'Junge',
+    'Mädchen',
+    'Schüler',
+    'Schülerin',
+  }
+)
 
 
 def age(rng: random.Random) -> Drawn:
@@ -99,21 +155,39 @@ def age(rng: random.Random) -> Drawn:
     years = rng.randint(2, 12)
     comparative, wording = rng.choice((('älter', 'older'), ('jünger', 'younger')))
     other = referents.name(rng) if rng.random() < 0.6 else referents.kin(rng, 'mein')
-    if other.lemma == subject.lemma or other.person == 5 or (
-        {other.lemma, subject.lemma} & _GENERATIONS):
+    if (
+      other.lemma == subject.lemma
+      or other.person == 5
+      or ({other.lemma, subject.lemma} & _GENERATIONS)
+    ):
       return age(rng)
-    clause.middle.append((
+    clause.middle.append(
+      (
         clauses.FIXED,
-        f'{numbers.german_number(years)} Jahre {comparative} als {other.german[0]}'))
+        f'{numbers.german_number(years)} Jahre {comparative} als {other.german[0]}',
+      )
+    )
     clause.patterns = tuple(
-        ('be', f' {english.numbers_word(years)} years {wording} than {o}')
-        for o in other.english)
+      ('be', f' {english.numbers_word(years)} years {wording} than {o}')
+      for o in other.english
+    )
   else:
-    low, high = {'Oma': (60, 95), 'Opa': (60, 95), 'Vater': (38, 75),
-                 'Mutter': (38, 75), 'Sohn': (3, 30), 'Tochter': (3, 30), 'Baby': (1, 2), 'Kind': (3, 12),
-                 'Junge': (4, 14), 'Mädchen': (4, 14), 'Schüler': (7, 18),
-                 'Schülerin': (7, 18), 'Student': (19, 29), 'Studentin': (19, 29),
-                 }.get(subject.lemma, (19, 70))
+    low, high = {
+      'Oma': (60, 95),
+      'Opa': (60, 95),
+      'Vater': (38, 75),
+      'Mutter': (38, 75),
+      'Sohn': (3, 30),
+      'Tochter': (3, 30),
+      'Baby': (1, 2),
+      'Kind': (3, 12),
+      'Junge': (4, 14),
+      'Mädchen': (4, 14),
+      'Schüler': (7, 18),
+      'Schülerin': (7, 18),
+      'Student': (19, 29),
+      'Studentin': (19, 29),
+    }.get(subject.lemma, (19, 70))
     years = rng.randint(low, high)
     suffix = ' Jahre alt' if rng.random() < 0.7 else ''
     clause.middle.append((clauses.FIXED, numbers.german_number(years) + suffix))
@@ -129,15 +203,25 @@ def age(rng: random.Random) -> Drawn:
   return state_or_ask(rng, clause, 0.1)
 
 
-_FAR = (('Bahnhof', 'zum Bahnhof', ('station', 'train station')),
-        ('Supermarkt', 'zum Supermarkt', ('supermarket',)),
-        ('Schule', 'zur Schule', ('school',)), ('See', 'zum See', ('lake',)),
-        ('Flughafen', 'zum Flughafen', ('airport',)),
-        ('Hotel', 'zum Hotel', ('hotel',)), ('Dorf', 'zum Dorf', ('village',)),
-        ('Krankenhaus', 'zum Krankenhaus', ('hospital',)),
-        ('Strand', 'zum Strand', ('beach',)), ('Büro', 'zum Büro', ('office',)))
-_ARTICLE = {'Schule': 'die', 'Hotel': 'das', 'Dorf': 'das', 'Krankenhaus': 'das',
-            'Büro': 'das'}
+_FAR = (
+  ('Bahnhof', 'zum Bahnhof', ('station', 'train station')),
+  ('Supermarkt', 'zum Supermarkt', ('supermarket',)),
+  ('Schule', 'zur Schule', ('school',)),
+  ('See', 'zum See', ('lake',)),
+  ('Flughafen', 'zum Flughafen', ('airport',)),
+  ('Hotel', 'zum Hotel', ('hotel',)),
+  ('Dorf', 'zum Dorf', ('village',)),
+  ('Krankenhaus', 'zum Krankenhaus', ('hospital',)),
+  ('Strand', 'zum Strand', ('beach',)),
+  ('Büro', 'zum Büro', ('office',)),
+)
+_ARTICLE = {
+  'Schule': 'die',
+  'Hotel': 'das',
+  'Dorf': 'das',
+  'Krankenhaus': 'das',
+  'Büro': 'das',
+}
 
 
 def distance(rng: random.Random) -> Drawn:
@@ -147,37 +231,61 @@ def distance(rng: random.Random) -> Drawn:
     count, unit, units = 50 * rng.randint(2, 18), 'Meter', ('meter', 'metre')
   else:
     far_away = lemma in ('Flughafen', 'Strand', 'See', 'Dorf')
-    count, unit, units = rng.randint(1, 60 if far_away else 9), 'Kilometer', ('kilometer', 'kilometre')
+    count, unit, units = (
+      rng.randint(1, 60 if far_away else 9),
+      'Kilometer',
+      ('kilometer', 'kilometre'),
+    )
   german = ('ein' if count == 1 else numbers.german_number(count)) + f' {unit}'
   far = tuple(
-      f'{word} {u}{"s" if count > 1 else ""}' for u in units
-      for word in numbers.english_number(count)[:2])
+    f'{word} {u}{"s" if count > 1 else ""}'
+    for u in units
+    for word in numbers.english_number(count)[:2]
+  )
   draw = rng.random()
   if draw < 0.4:
     accusative = german.replace('ein ', 'einen ', 1) if count == 1 else german
     the = tuple(f'the {head} is' for head in heads)
-    return (f'{_ARTICLE.get(lemma, "der").capitalize()} {lemma} ist {accusative} von '
-            'hier entfernt.', clauses.renderings(
-                [[the, far, ('from here', 'away from here')]]), 'distance')
+    return (
+      f'{_ARTICLE.get(lemma, "der").capitalize()} {lemma} ist {accusative} von '
+      'hier entfernt.',
+      clauses.renderings([[the, far, ('from here', 'away from here')]]),
+      'distance',
+    )
   if draw < 0.7:
     ist = 'ist' if count == 1 else 'sind'
-    return f'Bis {to} {ist} es {german}.', clauses.renderings(
+    return (
+      f'Bis {to} {ist} es {german}.',
+      clauses.renderings(
         [[('it is', "it's"), far, tuple(f'to the {head}' for head in heads)]]
-    ), 'distance'
+      ),
+      'distance',
+    )
   subject = referents.subject(rng)
   count = rng.randint(2, 25)
-  infinitive, er, preterite, participle, wordings, times = rng.choice((
+  infinitive, er, preterite, participle, wordings, times = rng.choice(
+    (
       ('laufen', 'läuft', 'lief', 'gelaufen', ('run', 'walk'), True),
       ('wandern', 'wandert', 'wanderte', 'gewandert', ('hike',), True),
-      ('schwimmen', 'schwimmt', 'schwamm', 'geschwommen', ('swim',), False)))
+      ('schwimmen', 'schwimmt', 'schwamm', 'geschwommen', ('swim',), False),
+    )
+  )
   if not times:
     count = rng.randint(2, 5)
   verb = morphology.strong(infinitive, er, preterite, participle, auxiliary='sein')
-  clause = Clause(subject, verb, tuple(
-      (word, f' {english.numbers_word(count)} {u}s') for u in ('kilometer', 'kilometre')
-      for word in wordings), topic='distance')
+  clause = Clause(
+    subject,
+    verb,
+    tuple(
+      (word, f' {english.numbers_word(count)} {u}s')
+      for u in ('kilometer', 'kilometre')
+      for word in wordings
+    ),
+    topic='distance',
+  )
   clause.middle.append(
-      (clauses.INDEFINITE, f'{numbers.german_number(count)} Kilometer'))
+    (clauses.INDEFINITE, f'{numbers.german_number(count)} Kilometer')
+  )
   if rng.random() < 0.6:
     clause.tense, clause.aspects = 'perfect', ('past', 'perfect')
     if rng.random() < 0.5:
@@ -185,119 +293,3 @@ def distance(rng: random.Random) -> Drawn:
   else:
     clause.time = phrases.zipf(rng, words.HABIT)
   return state_or_ask(rng, clause, 0.1)
-
-
-_AMOUNTS = (  # German measure one, many; English one, many; things
-    ('ein Glas', 'Gläser', 'glass', 'glasses', ('Wasser', 'Wein', 'Saft', 'Milch')),
-    ('eine Tasse', 'Tassen', 'cup', 'cups', ('Kaffee', 'Tee')),
-    ('eine Flasche', 'Flaschen', 'bottle', 'bottles', ('Wasser', 'Wein', 'Bier', 'Saft')),
-    ('ein Stück', 'Stück', 'piece', 'pieces', ('Kuchen', 'Pizza', 'Brot', 'Käse', 'Schokolade')),
-    ('ein Kilo', 'Kilo', 'kilo', 'kilos', ('Kartoffeln', 'Tomaten', 'Äpfel', 'Fleisch', 'Reis', 'Bananen')),
-)
-_AMOUNT_ENGLISH = {
-    'Wasser': 'water', 'Wein': 'wine', 'Saft': 'juice', 'Milch': 'milk',
-    'Kaffee': 'coffee', 'Tee': 'tea', 'Bier': 'beer', 'Kuchen': 'cake',
-    'Pizza': 'pizza', 'Brot': 'bread', 'Käse': 'cheese', 'Schokolade': 'chocolate',
-    'Kartoffeln': 'potatoes', 'Tomaten': 'tomatoes', 'Äpfel': 'apples',
-    'Fleisch': 'meat', 'Reis': 'rice', 'Bananen': 'bananas',
-}
-
-
-def amount(rng: random.Random) -> Drawn:
-  """'Ich möchte eine Tasse Tee.', 'Wir brauchen zwei Kilo Kartoffeln.'"""
-  index = rng.randrange(len(_AMOUNTS))
-  one, many, unit, units, things = _AMOUNTS[index]
-  stuff = phrases.zipf(rng, things)
-  count = rng.choice((1, 1, 1, 2, 2, 3, 4, 5, 6))
-  german = f'{one} {stuff}' if count == 1 else (
-      f'{numbers.german_number(count)} {many} {stuff}')
-  measure = (f'a {unit}', f'one {unit}') if count == 1 else (
-      f'{english.numbers_word(count)} {units}',)
-  what = tuple(f'{m} of {_AMOUNT_ENGLISH[stuff]}' for m in measure)
-  question = rng.random() < 0.2
-  subject = referents.subject(rng, question=question)
-  draw = rng.random()
-  if draw < 0.3:  # möchte without infinitive
-    clause = Clause(subject, morphology.MODALS['möchten'], tuple(
-        (verb, f' {w}') for verb in ('like', 'want') for w in what), ('would',))
-    clause.patterns = tuple(('like', f' {w}') for w in what)
-  else:
-    verb = rng.choice([
-        v for v in predicates.BY_FRAME['a'] if v.german.infinitive in (
-            ('kaufen', 'brauchen', 'bestellen') if index > 3 else
-            ('kaufen', 'brauchen', 'bestellen', 'essen') if index == 3 else
-            ('bestellen', 'trinken')) and 'O' not in v.flags])
-    clause = Clause(subject, verb.german, tuple(
-        (head, tail % w) for head, tail in verb.english[:1] for w in what))
-    if verb.is_stative:
-      clause.aspects = ('simple',)
-    elif draw < 0.6:
-      clause.tense, clause.aspects = 'perfect', ('past', 'perfect')
-      if draw < 0.5:
-        clause.time, clause.aspects = phrases.zipf(rng, words.PAST), ('past',)
-    elif draw < 0.8:
-      clause.modal = morphology.MODALS['wollen']
-      clause.aspects = ('want_to',)
-    else:
-      clause.aspects = ('progressive', 'simple')
-  clause.middle.append((clauses.INDEFINITE, german))
-  clause.topic = 'amount'
-  return ask(clause) if question and subject.lemma not in ('ich', 'wir') else (
-      finish(clause, front_time=rng.random() < 0.3))
-
-
-_LASTS = ('Film', 'Konzert', 'Reise', 'Kurs', 'Besprechung', 'Prüfung', 'Spiel')
-
-
-def duration(rng: random.Random) -> Drawn:
-  """'Der Film dauert zwei Stunden.', 'Ich lerne seit drei Jahren Deutsch.'"""
-  count = rng.choice((1, 2, 2, 3, 3, 4, 5, 6, 8, 10))
-  word = english.numbers_word(count)
-  if rng.random() < 0.4:
-    lemma = rng.choice(_LASTS)
-    if lemma not in ('Reise', 'Kurs'):
-      count = min(count, 4)
-      word = english.numbers_word(count)
-    one, many, unit = {
-        'Reise': ('einen Tag', 'Tage', 'day'), 'Kurs': ('eine Woche', 'Wochen', 'week'),
-    }.get(lemma, ('eine Stunde', 'Stunden', 'hour'))
-    german = one if count == 1 else f'{numbers.german_number(count)} {many}'
-    long = ((english.article(unit), f'one {unit}') if count == 1
-            else (f'{word} {unit}s',))
-    clause = Clause(
-        phrases.noun_phrase(_BY_LEMMA[lemma], rng.choice(('der', 'der', 'dies'))),
-        morphology.weak('dauern'), tuple(
-            (verb, f' {w}') for verb in ('last', 'take') for w in long),
-        topic='duration')
-    if rng.random() < 0.35:
-      clause.tense, clause.aspects = 'perfect', ('past',)
-    clause.middle.append((clauses.FIXED, german))
-    return state_or_ask(rng, clause, 0.1)
-  one, many, unit = rng.choice((
-      ('einem Jahr', 'Jahren', 'year'), ('einer Woche', 'Wochen', 'week'),
-      ('einem Monat', 'Monaten', 'month'), ('einer Stunde', 'Stunden', 'hour')))
-  since = f'seit {one if count == 1 else f"{numbers.german_number(count)} {many}"}'
-  long = ((english.article(unit), f'one {unit}') if count == 1 else (f'{word} {unit}s',))
-  if unit == 'hour':
-    verb = rng.choice([v for v in predicates.BY_FRAME['-'] if v.german.infinitive in (
-        'warten', 'schlafen', 'arbeiten', 'lernen', 'telefonieren', 'tanzen')])
-  else:
-    pool = [v for v in predicates.verbs.VERBS if v.object_classes and
-            v.object_classes[0] in ('language', 'instrument', 'subject')
-            and v.german.infinitive != 'sprechen']
-    pool += list(predicates.BY_FRAME['loc'][:2]) * 2
-    verb = rng.choice(pool)
-  clause = predicates.verb_clause(
-      rng, verb=verb, tense='present', timed=False, may_negate=False, placed=False)
-  clause.patterns = tuple(
-      ('be', f' {english.verb_form(head, "ing")}{tail}') for head, tail in clause.patterns
-      if head != 'be'
-  ) or clause.patterns
-  clause.aspects, clause.topic = ('perfect',), 'duration'
-  if verb.places in ('live',):
-    clause.patterns += tuple(verb.english)
-  clause.time = (since, tuple(f'for {w}' for w in long))
-  front = rng.random() < 0.25
-  german = clause.german_statement(front_time=front)
-  return english.sentence(german), clauses.renderings(
-      clause.english_slots(may_front=False, initial=not front)), 'duration'

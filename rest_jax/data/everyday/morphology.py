@@ -11,34 +11,51 @@ NOMINATIVE, ACCUSATIVE, DATIVE, GENITIVE = range(4)
 
 # Endings of der-words (dieser, jeder, welcher) and of ein-words (ein, kein, mein).
 _DER = {
-    'm': ('er', 'en', 'em', 'es'), 'f': ('e', 'e', 'er', 'er'),
-    'n': ('es', 'es', 'em', 'es'), 'p': ('e', 'e', 'en', 'er'),
+  'm': ('er', 'en', 'em', 'es'),
+  'f': ('e', 'e', 'er', 'er'),
+  'n': ('es', 'es', 'em', 'es'),
+  'p': ('e', 'e', 'en', 'er'),
 }
 _EIN = {
-    'm': ('', 'en', 'em', 'es'), 'f': ('e', 'e', 'er', 'er'),
-    'n': ('', '', 'em', 'es'), 'p': ('e', 'e', 'en', 'er'),
+  'm': ('', 'en', 'em', 'es'),
+  'f': ('e', 'e', 'er', 'er'),
+  'n': ('', '', 'em', 'es'),
+  'p': ('e', 'e', 'en', 'er'),
 }
 _DEFINITE = {
-    'm': ('der', 'den', 'dem', 'des'), 'f': ('die', 'die', 'der', 'der'),
-    'n': ('das', 'das', 'dem', 'des'), 'p': ('die', 'die', 'den', 'der'),
+  'm': ('der', 'den', 'dem', 'des'),
+  'f': ('die', 'die', 'der', 'der'),
+  'n': ('das', 'das', 'dem', 'des'),
+  'p': ('die', 'die', 'den', 'der'),
 }
 _WEAK = {
-    'm': ('e', 'en', 'en', 'en'), 'f': ('e', 'e', 'en', 'en'),
-    'n': ('e', 'e', 'en', 'en'), 'p': ('en', 'en', 'en', 'en'),
+  'm': ('e', 'en', 'en', 'en'),
+  'f': ('e', 'e', 'en', 'en'),
+  'n': ('e', 'e', 'en', 'en'),
+  'p': ('en', 'en', 'en', 'en'),
 }
 _MIXED = {
-    'm': ('er', 'en', 'en', 'en'), 'f': ('e', 'e', 'en', 'en'),
-    'n': ('es', 'es', 'en', 'en'), 'p': ('en', 'en', 'en', 'en'),
+  'm': ('er', 'en', 'en', 'en'),
+  'f': ('e', 'e', 'en', 'en'),
+  'n': ('es', 'es', 'en', 'en'),
+  'p': ('en', 'en', 'en', 'en'),
 }
 _STRONG = {
-    'm': ('er', 'en', 'em', 'en'), 'f': ('e', 'e', 'er', 'er'),
-    'n': ('es', 'es', 'em', 'en'), 'p': ('e', 'e', 'en', 'er'),
+  'm': ('er', 'en', 'em', 'en'),
+  'f': ('e', 'e', 'er', 'er'),
+  'n': ('es', 'es', 'em', 'en'),
+  'p': ('e', 'e', 'en', 'er'),
 }
 DER_WORDS = ('dies', 'jed', 'welch')
 _CONTRACTIONS = {
-    ('in', 'dem'): 'im', ('an', 'dem'): 'am', ('zu', 'dem'): 'zum',
-    ('zu', 'der'): 'zur', ('bei', 'dem'): 'beim', ('von', 'dem'): 'vom',
-    ('in', 'das'): 'ins', ('an', 'das'): 'ans',
+  ('in', 'dem'): 'im',
+  ('an', 'dem'): 'am',
+  ('zu', 'dem'): 'zum',
+  ('zu', 'der'): 'zur',
+  ('bei', 'dem'): 'beim',
+  ('von', 'dem'): 'vom',
+  ('in', 'das'): 'ins',
+  ('an', 'das'): 'ans',
 }
 
 
@@ -78,8 +95,15 @@ def adjective(stem: str, determiner_word: str, gender: str, case: int) -> str:
   return stem + table[gender][case]
 
 
-def noun(singular: str, plural: str | None, gender: str, case: int, *,
-         weak: bool = False, is_plural: bool = False) -> str:
+def noun(
+  singular: str,
+  plural: str | None,
+  gender: str,
+  case: int,
+  *,
+  weak: bool = False,
+  is_plural: bool = False,
+) -> str:
   """The noun in its case: dative plural -n, weak masculines -(e)n, genitive -(e)s."""
   if is_plural:
     assert plural is not None
@@ -142,11 +166,23 @@ def _present(infinitive: str, er_form: str) -> tuple[str, ...]:
 
 def _preterite(ich_form: str) -> tuple[str, ...]:
   if ich_form.endswith('te'):
-    return (ich_form, ich_form + 'st', ich_form, ich_form + 'n', ich_form + 't',
-            ich_form + 'n')
+    return (
+      ich_form,
+      ich_form + 'st',
+      ich_form,
+      ich_form + 'n',
+      ich_form + 't',
+      ich_form + 'n',
+    )
   dental = ich_form[-1] in 'dtsß'
-  return (ich_form, ich_form + ('est' if dental else 'st'), ich_form, ich_form + 'en',
-          ich_form + ('et' if ich_form[-1] in 'dt' else 't'), ich_form + 'en')
+  return (
+    ich_form,
+    ich_form + ('est' if dental else 'st'),
+    ich_form,
+    ich_form + 'en',
+    ich_form + ('et' if ich_form[-1] in 'dt' else 't'),
+    ich_form + 'en',
+  )
 
 
 def _imperative(infinitive: str, present: tuple[str, ...]) -> str:
@@ -160,23 +196,33 @@ def _imperative(infinitive: str, present: tuple[str, ...]) -> str:
     return base
   if present[2] == 'tritt' or base == 'trif':
     return base
-  return stem + 'e' if re.search('(gg|eis|ier|lan|lg|ös)$', stem) or _DENTAL.search(stem) else stem
+  return (
+    stem + 'e'
+    if re.search('(gg|eis|ier|lan|lg|ös)$', stem) or _DENTAL.search(stem)
+    else stem
+  )
 
 
-def strong(infinitive: str, er_present: str, preterite: str, participle: str, *,
-           auxiliary: str = 'haben') -> Conjugation:
+def strong(
+  infinitive: str,
+  er_present: str,
+  preterite: str,
+  participle: str,
+  *,
+  auxiliary: str = 'haben',
+) -> Conjugation:
   """Conjugates from principal parts: 'an_rufen', 'ruft_an', 'rief_an', ..."""
   prefix, _, bare = infinitive.rpartition('_')
   present = _present(bare, er_present.split('_')[0])
   return Conjugation(
-      infinitive=prefix + bare,
-      prefix=prefix,
-      present=present,
-      preterite=_preterite(preterite.split('_')[0]),
-      participle=participle,
-      auxiliary=auxiliary,
-      zu_infinitive=f'{prefix}zu{bare}' if prefix else f'zu {bare}',
-      imperative=(_imperative(bare, present), present[4]),
+    infinitive=prefix + bare,
+    prefix=prefix,
+    present=present,
+    preterite=_preterite(preterite.split('_')[0]),
+    participle=participle,
+    auxiliary=auxiliary,
+    zu_infinitive=f'{prefix}zu{bare}' if prefix else f'zu {bare}',
+    imperative=(_imperative(bare, present), present[4]),
   )
 
 
@@ -190,47 +236,67 @@ def weak(infinitive: str, *, auxiliary: str = 'haben') -> Conjugation:
   if bare in ('gehen', 'geben', 'beten'):
     ge = 'ge'
   return strong(
-      infinitive, f'{stem}{link}t_{prefix}', f'{stem}{link}te_{prefix}',
-      f'{prefix}{ge}{stem}{link}t', auxiliary=auxiliary,
+    infinitive,
+    f'{stem}{link}t_{prefix}',
+    f'{stem}{link}te_{prefix}',
+    f'{prefix}{ge}{stem}{link}t',
+    auxiliary=auxiliary,
   )
 
 
-def irregular(infinitive: str, present: str, preterite: str, participle: str,
-               auxiliary: str) -> Conjugation:
+def irregular(
+  infinitive: str, present: str, preterite: str, participle: str, auxiliary: str
+) -> Conjugation:
   """A verb from its six present forms; only sein has an imperative here."""
   return Conjugation(
-      infinitive, '', tuple(present.split()), _preterite(preterite), participle,
-      auxiliary, f'zu {infinitive}',
-      ('sei', 'seid') if infinitive == 'sein' else ('', ''),
+    infinitive,
+    '',
+    tuple(present.split()),
+    _preterite(preterite),
+    participle,
+    auxiliary,
+    f'zu {infinitive}',
+    ('sei', 'seid') if infinitive == 'sein' else ('', ''),
   )
 
 
 SEIN = dataclasses.replace(
-    irregular('sein', 'bin bist ist sind seid sind', 'war', 'gewesen', 'sein'),
+  irregular('sein', 'bin bist ist sind seid sind', 'war', 'gewesen', 'sein'),
 )
 HABEN = irregular('haben', 'habe hast hat haben habt haben', 'hatte', 'gehabt', 'haben')
 WERDEN = irregular(
-    'werden', 'werde wirst wird werden werdet werden', 'wurde', 'geworden', 'sein'
+  'werden', 'werde wirst wird werden werdet werden', 'wurde', 'geworden', 'sein'
 )
 WERDEN = dataclasses.replace(
-    WERDEN, preterite=('wurde', 'wurdest', 'wurde', 'wurden', 'wurdet', 'wurden')
+  WERDEN, preterite=('wurde', 'wurdest', 'wurde', 'wurden', 'wurdet', 'wurden')
 )
 WISSEN = irregular(
-    'wissen', 'weiß weißt weiß wissen wisst wissen', 'wusste', 'gewusst', 'haben'
+  'wissen', 'weiß weißt weiß wissen wisst wissen', 'wusste', 'gewusst', 'haben'
 )
 MODALS = {
-    'können': irregular('können', 'kann kannst kann können könnt können', 'konnte',
-                         'gekonnt', 'haben'),
-    'müssen': irregular('müssen', 'muss musst muss müssen müsst müssen', 'musste',
-                         'gemusst', 'haben'),
-    'dürfen': irregular('dürfen', 'darf darfst darf dürfen dürft dürfen', 'durfte',
-                         'gedurft', 'haben'),
-    'wollen': irregular('wollen', 'will willst will wollen wollt wollen', 'wollte',
-                         'gewollt', 'haben'),
-    'sollen': irregular('sollen', 'soll sollst soll sollen sollt sollen', 'sollte',
-                         'gesollt', 'haben'),
-    'möchten': irregular('möchten', 'möchte möchtest möchte möchten möchtet möchten',
-                          'wollte', 'gewollt', 'haben'),
-    'mögen': irregular('mögen', 'mag magst mag mögen mögt mögen', 'mochte', 'gemocht',
-                        'haben'),
+  'können': irregular(
+    'können', 'kann kannst kann können könnt können', 'konnte', 'gekonnt', 'haben'
+  ),
+  'müssen': irregular(
+    'müssen', 'muss musst muss müssen müsst müssen', 'musste', 'gemusst', 'haben'
+  ),
+  'dürfen': irregular(
+    'dürfen', 'darf darfst darf dürfen dürft dürfen', 'durfte', 'gedurft', 'haben'
+  ),
+  'wollen': irregular(
+    'wollen', 'will willst will wollen wollt wollen', 'wollte', 'gewollt', 'haben'
+  ),
+  'sollen': irregular(
+    'sollen', 'soll sollst soll sollen sollt sollen', 'sollte', 'gesollt', 'haben'
+  ),
+  'möchten': irregular(
+    'möchten',
+    'möchte möchtest möchte möchten möchtet möchten',
+    'wollte',
+    'gewollt',
+    'haben',
+  ),
+  'mögen': irregular(
+    'mögen', 'mag magst mag mögen mögt mögen', 'mochte', 'gemocht', 'haben'
+  ),
 }

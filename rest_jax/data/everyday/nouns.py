@@ -24,10 +24,11 @@ class Noun:
 
   @property
   def is_mass(self) -> bool:
+    """Whether the noun has no plural."""
     return self.plural is None
 
 
-_TABLE = '''
+_TABLE = """
 kin: die Mutter, Mütter = mother; der Vater, Väter = father
   der Bruder, Brüder = brother; die Schwester, Schwestern = sister
   der Freund, Freunde = friend/boyfriend, friends
@@ -223,7 +224,7 @@ topic: die Musik, - = music; die Kunst, - = art; der Sport, - = sports
 bills: die Rechnung, Rechnungen = bill; die Miete, - = rent
 purchase: die Fahrkarte, Fahrkarten = ticket; das Essen, - = food/meal
   der Kaffee, - = coffee; die Pizza, Pizzen = pizza; das Hotel, Hotels = hotel
-'''
+"""
 
 _IRREGULAR_ENDINGS = (('s', 'es'), ('x', 'es'), ('ch', 'es'), ('sh', 'es'))
 
@@ -247,17 +248,18 @@ def _parse_noun(entry: str, noun_class: str) -> Noun:
     return Noun(words, 'p', words, False, singulars, singulars, noun_class)
   lemma, plural = (word.strip() for word in words.split(','))
   plurals = (
-      english_parts[1] if len(english_parts) > 1
-      else tuple(english_plural(word) for word in singulars)
+    english_parts[1]
+    if len(english_parts) > 1
+    else tuple(english_plural(word) for word in singulars)
   )
   return Noun(
-      lemma=lemma.rstrip('*'),
-      gender={'der': 'm', 'die': 'f', 'das': 'n'}[article],
-      plural=None if plural == '-' else plural,
-      weak=lemma.endswith('*'),
-      english=singulars,
-      english_plural=plurals,
-      noun_class=noun_class,
+    lemma=lemma.rstrip('*'),
+    gender={'der': 'm', 'die': 'f', 'das': 'n'}[article],
+    plural=None if plural == '-' else plural,
+    weak=lemma.endswith('*'),
+    english=singulars,
+    english_plural=plurals,
+    noun_class=noun_class,
   )
 
 
@@ -267,7 +269,7 @@ def _parse_table(table: str) -> dict[str, tuple[Noun, ...]]:
     noun_class, rows = block.split(':', 1)
     entries = [entry for entry in re.split(r'[;\n]', rows) if entry.strip()]
     classes[noun_class] = tuple(
-        _parse_noun(entry.strip(), noun_class) for entry in entries
+      _parse_noun(entry.strip(), noun_class) for entry in entries
     )
   return classes
 

@@ -5,28 +5,39 @@ all English wordings with the canonical one first.
 """
 
 _GERMAN_UNITS = (
-    'null eins zwei drei vier fünf sechs sieben acht neun zehn elf zwölf dreizehn '
-    'vierzehn fünfzehn sechzehn siebzehn achtzehn neunzehn'
+  'null eins zwei drei vier fünf sechs sieben acht neun zehn elf zwölf dreizehn '
+  'vierzehn fünfzehn sechzehn siebzehn achtzehn neunzehn'
 ).split()
 _GERMAN_TENS = (
-    '- - zwanzig dreißig vierzig fünfzig sechzig siebzig achtzig neunzig'
+  '- - zwanzig dreißig vierzig fünfzig sechzig siebzig achtzig neunzig'
 ).split()
 _ENGLISH_UNITS = (
-    'zero one two three four five six seven eight nine ten eleven twelve thirteen '
-    'fourteen fifteen sixteen seventeen eighteen nineteen'
+  'zero one two three four five six seven eight nine ten eleven twelve thirteen '
+  'fourteen fifteen sixteen seventeen eighteen nineteen'
 ).split()
-_ENGLISH_TENS = (
-    '- - twenty thirty forty fifty sixty seventy eighty ninety'
-).split()
+_ENGLISH_TENS = ('- - twenty thirty forty fifty sixty seventy eighty ninety').split()
 _ENGLISH_ORDINALS = {
-    'one': 'first', 'two': 'second', 'three': 'third', 'five': 'fifth',
-    'eight': 'eighth', 'nine': 'ninth', 'twelve': 'twelfth',
+  'one': 'first',
+  'two': 'second',
+  'three': 'third',
+  'five': 'fifth',
+  'eight': 'eighth',
+  'nine': 'ninth',
+  'twelve': 'twelfth',
 }
 MONTHS = (
-    ('Januar', 'January'), ('Februar', 'February'), ('März', 'March'),
-    ('April', 'April'), ('Mai', 'May'), ('Juni', 'June'), ('Juli', 'July'),
-    ('August', 'August'), ('September', 'September'), ('Oktober', 'October'),
-    ('November', 'November'), ('Dezember', 'December'),
+  ('Januar', 'January'),
+  ('Februar', 'February'),
+  ('März', 'March'),
+  ('April', 'April'),
+  ('Mai', 'May'),
+  ('Juni', 'June'),
+  ('Juli', 'July'),
+  ('August', 'August'),
+  ('September', 'September'),
+  ('Oktober', 'October'),
+  ('November', 'November'),
+  ('Dezember', 'December'),
 )
 DAYS_OF_MONTH = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 Wording = tuple[str, tuple[str, ...]]  # German, all English wordings
@@ -77,8 +88,10 @@ def english_number(number: int) -> tuple[str, ...]:
     return tuple(f'{h} {word}' for h in heads)
   links = (' and ', ' ') if rest < 100 else (' ',)
   return tuple(
-      f'{h} {word}{link}{r}' for link in links for h in heads
-      for r in english_number(rest)
+    f'{h} {word}{link}{r}'
+    for link in links
+    for h in heads
+    for r in english_number(rest)
   )
 
 
@@ -116,7 +129,7 @@ def clock(hour: int, minute: int, *, official: bool = False) -> Wording:
   """
   if not 1 <= hour <= 12 or minute not in range(0, 60, 5):
     raise ValueError(
-        f'clock needs hour 1 to 12 and a multiple of 5 minutes, got {hour}:{minute}'
+      f'clock needs hour 1 to 12 and a multiple of 5 minutes, got {hour}:{minute}'
     )
   following = hour % 12 + 1
   german_hour, german_next = german_number(hour), german_number(following)
@@ -124,25 +137,29 @@ def clock(hour: int, minute: int, *, official: bool = False) -> Wording:
   uhr = ('ein' if hour == 1 else german_hour) + ' Uhr'
   if minute == 0:
     return (uhr if official else german_hour), (
-        (f"{english_hour} o'clock", english_hour) if official
-        else (english_hour, f"{english_hour} o'clock")
+      (f"{english_hour} o'clock", english_hour)
+      if official
+      else (english_hour, f"{english_hour} o'clock")
     )
   digits = (
-      f'{english_hour} {english_number(minute)[0]}' if minute >= 10
-      else f'{english_hour} oh five'
+    f'{english_hour} {english_number(minute)[0]}'
+    if minute >= 10
+    else f'{english_hour} oh five'
   )
   distance = min(minute, 60 - minute)
   near_german = german_hour if minute <= 30 else german_next
   near_english = english_hour if minute <= 30 else english_next
   side_german = 'nach' if minute <= 30 else 'vor'
   sides = ('past', 'after') if minute <= 30 else ('to', 'before')
+  english: tuple[str, ...]
   if minute == 30:
     german, english = f'halb {german_next}', (f'half past {english_hour}', digits)
   elif distance == 15:
     german = f'Viertel {side_german} {near_german}'
     english = (
-        f'a quarter {sides[0]} {near_english}', f'quarter {sides[0]} {near_english}',
-        digits,
+      f'a quarter {sides[0]} {near_english}',
+      f'quarter {sides[0]} {near_english}',
+      digits,
     )
   else:
     german = f'{german_number(distance)} {side_german} {near_german}'
@@ -167,8 +184,10 @@ def date(day: int, month: int) -> tuple[str, str, tuple[str, ...]]:
     raise ValueError(f'no such date: day {day} of month {month}')
   german, english = MONTHS[month - 1]
   stem, ordinal = german_ordinal(day), english_ordinal(day)
-  return f'{stem}en {german}', f'{stem}e {german}', (
-      f'the {ordinal} of {english}', f'{english} {ordinal}', f'{english} the {ordinal}'
+  return (
+    f'{stem}en {german}',
+    f'{stem}e {german}',
+    (f'the {ordinal} of {english}', f'{english} {ordinal}', f'{english} the {ordinal}'),
   )
 
 
@@ -186,10 +205,12 @@ def price(euros: int, cents: int) -> Wording:
   if not cents:
     return f'{german} Euro', tuple(f'{word} {plural}' for word in words)
   english = tuple(
-      wording for word in words for wording in (
-          f'{word} {plural} fifty' if cents == 50 else f'{word} {plural} {cent_word}',
-          f'{word} {plural} and {cent_word} cents',
-      )
+    wording
+    for word in words
+    for wording in (
+      f'{word} {plural} fifty' if cents == 50 else f'{word} {plural} {cent_word}',
+      f'{word} {plural} and {cent_word} cents',
+    )
   )
   if euros == 1:
     german = 'einen'

@@ -6,7 +6,8 @@ A possessive determiner carries its reading: 'ihr' alone may be her or their,
 
 import functools
 import random
-from typing import NamedTuple, Sequence, TypeVar
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
 
 from rest_jax.data.everyday import english, morphology, nouns, numbers, words
 
@@ -31,33 +32,47 @@ class Phrase(NamedTuple):
 
 PRONOUNS: dict[str, Phrase] = {}
 for _key, _german, _english, _object, _person, _owner in (
-    ('ich', ('ich', 'mich', 'mir'), 'I', ('me',), 0, 'mein'),
-    ('du', ('du', 'dich', 'dir'), 'you', ('you',), 1, 'dein'),
-    ('er', ('er', 'ihn', 'ihm'), 'he', ('him',), 2, 'sein'),
-    ('sie', ('sie', 'sie', 'ihr'), 'she', ('her', 'them'), 2, 'ihr:her'),
-    ('wir', ('wir', 'uns', 'uns'), 'we', ('us',), 3, 'unser'),
-    ('ihr', ('ihr', 'euch', 'euch'), 'you', ('you',), 4, 'euer'),
-    ('sie_plural', ('sie', 'sie', 'ihnen'), 'they', ('them', 'her'), 5, 'ihr:their'),
-    ('Sie', ('Sie', 'Sie', 'Ihnen'), 'you', ('you',), 5, 'Ihr'),
+  ('ich', ('ich', 'mich', 'mir'), 'I', ('me',), 0, 'mein'),
+  ('du', ('du', 'dich', 'dir'), 'you', ('you',), 1, 'dein'),
+  ('er', ('er', 'ihn', 'ihm'), 'he', ('him',), 2, 'sein'),
+  ('sie', ('sie', 'sie', 'ihr'), 'she', ('her', 'them'), 2, 'ihr:her'),
+  ('wir', ('wir', 'uns', 'uns'), 'we', ('us',), 3, 'unser'),
+  ('ihr', ('ihr', 'euch', 'euch'), 'you', ('you',), 4, 'euer'),
+  ('sie_plural', ('sie', 'sie', 'ihnen'), 'they', ('them', 'her'), 5, 'ihr:their'),
+  ('Sie', ('Sie', 'Sie', 'Ihnen'), 'you', ('you',), 5, 'Ihr'),
 ):
   PRONOUNS[_key] = Phrase(
-      _german, (_english,), _object, _person, 1 if _key == 'Sie' else _person, True,
-      False, _owner, _key, ('they', 'you') if _key == 'sie_plural' else (),
+    _german,
+    (_english,),
+    _object,
+    _person,
+    1 if _key == 'Sie' else _person,
+    True,
+    False,
+    _owner,
+    _key,
+    ('they', 'you') if _key == 'sie_plural' else (),
   )
 THINGS = {  # es, ihn, sie for a thing
-    'm': Phrase(('er', 'ihn', 'ihm'), ('it',), ('it',), 2, 2, True),
-    'f': Phrase(('sie', 'sie', 'ihr'), ('it',), ('it', 'them'), 2, 2, True),
-    'n': Phrase(('es', 'es', 'ihm'), ('it',), ('it',), 2, 2, True),
-    'p': Phrase(('sie', 'sie', 'ihnen'), ('they',), ('them', 'it'), 5, 5, True),
+  'm': Phrase(('er', 'ihn', 'ihm'), ('it',), ('it',), 2, 2, True),
+  'f': Phrase(('sie', 'sie', 'ihr'), ('it',), ('it', 'them'), 2, 2, True),
+  'n': Phrase(('es', 'es', 'ihm'), ('it',), ('it',), 2, 2, True),
+  'p': Phrase(('sie', 'sie', 'ihnen'), ('they',), ('them', 'it'), 5, 5, True),
 }
 _POSSESSIVES = {
-    'mein': ('my',), 'dein': ('your',), 'sein': ('his',), 'ihr': ('her', 'their'),
-    'ihr:her': ('her',), 'ihr:their': ('their',), 'unser': ('our',),
-    'euer': ('your',), 'Ihr': ('your',),
+  'mein': ('my',),
+  'dein': ('your',),
+  'sein': ('his',),
+  'ihr': ('her', 'their'),
+  'ihr:her': ('her',),
+  'ihr:their': ('their',),
+  'unser': ('our',),
+  'euer': ('your',),
+  'Ihr': ('your',),
 }
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _cumulative(size: int) -> tuple[float, ...]:
   """Cumulative Zipf-like weights 1 / (rank + 3)."""
   total, sums = 0.0, []
@@ -74,8 +89,11 @@ def zipf(rng: random.Random, items: Sequence[T]) -> T:
 
 @functools.lru_cache(maxsize=1 << 16)
 def noun_phrase(
-    noun: nouns.Noun, determiner: str, adjective: words.Adjective | None = None,
-    is_plural: bool = False, count: int = 0,
+  noun: nouns.Noun,
+  determiner: str,
+  adjective: words.Adjective | None = None,
+  is_plural: bool = False,
+  count: int = 0,
 ) -> Phrase:
   """Determiner, adjective and noun in both languages.
 
@@ -96,9 +114,16 @@ def noun_phrase(
       parts.append(numbers.german_number(count))
     if adjective is not None:
       parts.append(morphology.adjective(adjective.german, article_word, gender, case))
-    parts.append(morphology.noun(
-        noun.lemma, noun.plural, gender, case, weak=noun.weak, is_plural=is_plural,
-    ))
+    parts.append(
+      morphology.noun(
+        noun.lemma,
+        noun.plural,
+        gender,
+        case,
+        weak=noun.weak,
+        is_plural=is_plural,
+      )
+    )
     forms.append(' '.join(part for part in parts if part))
   heads = noun.english_plural if is_plural else noun.english
   if determiner in ('unser', 'euer', 'ihr:their') and noun.lemma.startswith('Freund'):
@@ -134,40 +159,64 @@ def noun_phrase(
   objects = wordings
   if determiner == 'kein':  # the English negation is in the verb
     objects = (
-        tuple(english.article(head) for head in heads) if counted else
-        heads + tuple(f'any {head}' for head in heads)
+      tuple(english.article(head) for head in heads)
+      if counted
+      else heads + tuple(f'any {head}' for head in heads)
     )
   return Phrase(
-      (forms[0], forms[1], forms[2]), wordings, objects,
-      person=5 if is_plural else 2,
-      english_person=5 if many else 2,
-      is_indefinite=determiner in ('', 'ein', 'kein') or (count > 0 and not determiner),
-      owner='ihr:their' if is_plural else 'ihr:her' if gender == 'f' else 'sein',
-      lemma=noun.lemma, initial=initial,
+    (forms[0], forms[1], forms[2]),
+    wordings,
+    objects,
+    person=5 if is_plural else 2,
+    english_person=5 if many else 2,
+    is_indefinite=determiner in ('', 'ein', 'kein') or (count > 0 and not determiner),
+    owner='ihr:their' if is_plural else 'ihr:her' if gender == 'f' else 'sein',
+    lemma=noun.lemma,
+    initial=initial,
   )
 
 
 MEALS = frozenset({'Mittagessen', 'Abendessen'})  # cook (the) dinner
 _ODD = frozenset(
-    [('jung', word) for word in ('Baby', 'Kind', 'Junge', 'Mädchen')]
-    + [('alt', word) for word in ('Baby', 'Kind', 'Junge', 'Mädchen')]
-    + [('berühmt', word) for word in ('Wohnung', 'Büro')]
-    + [('reich', word) for word in ('Kind', 'Junge', 'Mädchen', 'Leute')]
-    + [('streng', word) for word in ('Kind', 'Junge', 'Mädchen', 'Baby')]
-    + [('süß', word) for word in (
-        'Brot', 'Käse', 'Ei', 'Suppe', 'Fleisch', 'Fisch', 'Salat', 'Pizza', 'Wurst',
-        'Kartoffel', 'Reis', 'Nudeln', 'Schinken', 'Butter', 'Gurke', 'Gemüse')]
-    + [(word, meal) for word in ('frisch', 'warm') for meal in MEALS]
-    + [('frisch', word) for word in ('Schokolade', 'Eis', 'Keks', 'Reis', 'Suppe')]
-    + [('warm', word) for word in ('T-Shirt', 'Krawatte', 'Rock', 'Bluse', 'Hut')]
-    + [('klein', 'Baby'), ('schön', 'Wort'), ('kalt', 'Mittagessen')]
+  [('jung', word) for word in ('Baby', 'Kind', 'Junge', 'Mädchen')]
+  + [('alt', word) for word in ('Baby', 'Kind', 'Junge', 'Mädchen')]
+  + [('berühmt', word) for word in ('Wohnung', 'Büro')]
+  + [('reich', word) for word in ('Kind', 'Junge', 'Mädchen', 'Leute')]
+  + [('streng', word) for word in ('Kind', 'Junge', 'Mädchen', 'Baby')]
+  + [
+    ('süß', word)
+    for word in (
+      'Brot',
+      'Käse',
+      'Ei',
+      'Suppe',
+      'Fleisch',
+      'Fisch',
+      'Salat',
+      'Pizza',
+      'Wurst',
+      'Kartoffel',
+      'Reis',
+      'Nudeln',
+      'Schinken',
+      'Butter',
+      'Gurke',
+      'Gemüse',
+    )
+  ]
+  + [(word, meal) for word in ('frisch', 'warm') for meal in MEALS]
+  + [('frisch', word) for word in ('Schokolade', 'Eis', 'Keks', 'Reis', 'Suppe')]
+  + [('warm', word) for word in ('T-Shirt', 'Krawatte', 'Rock', 'Bluse', 'Hut')]
+  + [('heiß', word) for word in ('Bier', 'Saft', 'Limonade', 'Wein')]
+  + [('klein', 'Baby'), ('schön', 'Wort'), ('kalt', 'Mittagessen')]
 )
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def adjectives_for(noun_class: str, noun: nouns.Noun) -> tuple[words.Adjective, ...]:
   """The adjectives that fit a noun, and would not wince beside it."""
   return tuple(
-      adjective for adjective in words.ADJECTIVES
-      if noun_class in adjective.classes and (adjective.german, noun.lemma) not in _ODD
+    adjective
+    for adjective in words.ADJECTIVES
+    if noun_class in adjective.classes and (adjective.german, noun.lemma) not in _ODD
   )

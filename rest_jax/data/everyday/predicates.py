@@ -20,32 +20,40 @@ from rest_jax.data.everyday.clauses import Clause
 _FRAMES = ('a', '-', 'p', 'da', 'dir', 'd', 'f', 'loc')
 _FRAME_SUMS = (40, 55, 67, 77, 87, 93, 97, 100)
 BY_FRAME = {
-    frame: tuple(verb for verb in verbs.VERBS if verb.frame == frame)
-    for frame in _FRAMES
+  frame: tuple(verb for verb in verbs.VERBS if verb.frame == frame) for frame in _FRAMES
 }
 ACTIONS = {  # may be wanted, tried, ordered
-    frame: tuple(verb for verb in listed if not set(verb.flags) & set('SXN'))
-    for frame, listed in BY_FRAME.items()
+  frame: tuple(verb for verb in listed if not set(verb.flags) & set('SXN'))
+  for frame, listed in BY_FRAME.items()
 }
 _MODALS = ('müssen', 'können', 'wollen', 'sollen', 'möchten', 'dürfen')
 _MODAL_SUMS = (27, 54, 74, 84, 94, 100)
 _MODAL_ASPECTS = {
-    'müssen': ('have_to', 'must'), 'können': ('can',), 'wollen': ('want_to',),
-    'sollen': ('should', 'supposed'), 'möchten': ('would_like',),
-    'dürfen': ('may', 'allowed', 'can'),
+  'müssen': ('have_to', 'must'),
+  'können': ('can',),
+  'wollen': ('want_to',),
+  'sollen': ('should', 'supposed'),
+  'möchten': ('would_like',),
+  'dürfen': ('may', 'allowed', 'can'),
 }
 _NEGATED_MODAL_ASPECTS = {
-    'müssen': ('have_to', 'need_to'), 'möchten': ('want_to',),
-    'dürfen': ('allowed', 'must', 'may'),
+  'müssen': ('have_to', 'need_to'),
+  'möchten': ('want_to',),
+  'dürfen': ('allowed', 'must', 'may'),
 }
 _PRETERITE_ASPECTS = {
-    'müssen': ('had_to',), 'können': ('could', 'was_able'), 'wollen': ('wanted_to',),
-    'sollen': ('was_supposed',), 'dürfen': ('was_allowed',),
+  'müssen': ('had_to',),
+  'können': ('could', 'was_able'),
+  'wollen': ('wanted_to',),
+  'sollen': ('was_supposed',),
+  'dürfen': ('was_allowed',),
 }
 _LONG_AGO = words.PAST[6:8]  # last year, last summer
 
 
-def pick_verb(rng: random.Random, *, actions: bool = False, frame: str = '') -> verbs.Verb:
+def pick_verb(
+  rng: random.Random, *, actions: bool = False, frame: str = ''
+) -> verbs.Verb:
   """Draws a verb, the frequent ones more often; `actions` can be intended."""
   if not frame:
     frame = rng.choices(_FRAMES, cum_weights=_FRAME_SUMS)[0]
@@ -53,8 +61,9 @@ def pick_verb(rng: random.Random, *, actions: bool = False, frame: str = '') -> 
   return phrases.zipf(rng, listed or ACTIONS['-'])
 
 
-def _set_present(rng: random.Random, clause: Clause, verb: verbs.Verb, *,
-                 may_negate: bool, timed: bool) -> tuple[bool, bool]:
+def _set_present(
+  rng: random.Random, clause: Clause, verb: verbs.Verb, *, may_negate: bool, timed: bool
+) -> tuple[bool, bool]:
   """Chooses time and aspect of a present clause; (negated, generic)."""
   once, stative = 'O' in verb.flags, verb.is_stative
   negated = may_negate and rng.random() < 0.16
@@ -93,8 +102,9 @@ def _set_present(rng: random.Random, clause: Clause, verb: verbs.Verb, *,
   return negated, False
 
 
-def _set_perfect(rng: random.Random, clause: Clause, verb: verbs.Verb, *,
-                 may_negate: bool, timed: bool) -> bool:
+def _set_perfect(
+  rng: random.Random, clause: Clause, verb: verbs.Verb, *, may_negate: bool, timed: bool
+) -> bool:
   """Chooses time and aspect of a perfect clause; returns negated."""
   clause.aspects = ('past', 'perfect')
   draw = rng.random() if timed else 1.0
@@ -126,8 +136,15 @@ def _set_perfect(rng: random.Random, clause: Clause, verb: verbs.Verb, *,
   return may_negate and rng.random() < 0.14
 
 
-def _set_modal(rng: random.Random, clause: Clause, verb: verbs.Verb, *,
-               past: bool, may_negate: bool, timed: bool) -> tuple[bool, bool]:
+def _set_modal(
+  rng: random.Random,
+  clause: Clause,
+  verb: verbs.Verb,
+  *,
+  past: bool,
+  may_negate: bool,
+  timed: bool,
+) -> tuple[bool, bool]:
   """Chooses the modal verb, its time and English; (negated, generic)."""
   modal = rng.choices(_MODALS, cum_weights=_MODAL_SUMS)[0]
   if past and modal == 'möchten':
@@ -157,10 +174,18 @@ def _set_modal(rng: random.Random, clause: Clause, verb: verbs.Verb, *,
 
 
 def verb_clause(
-    rng: random.Random, *, subject: phrases.Phrase | None = None,
-    tense: str = '', question: bool = False, may_negate: bool = True,
-    timed: bool = True, placed: bool = True, actions: bool = False, frame: str = '',
-    verb: verbs.Verb | None = None,
+  rng: random.Random,
+  *,
+  subject: phrases.Phrase | None = None,
+  tense: str = '',
+  question: bool = False,
+  may_negate: bool = True,
+  timed: bool = True,
+  placed: bool = True,
+  actions: bool = False,
+  frame: str = '',
+  verb: verbs.Verb | None = None,
+  it: bool = False,
 ) -> Clause:
   """Draws a clause with a verb of the table.
 
@@ -175,6 +200,7 @@ def verb_clause(
     actions: only verbs that can be intended (for zu and imperatives).
     frame: restricts the verb frame.
     verb: this verb instead of a drawn one.
+    it: a thing may be a pronoun (es, ihn, sie).
   """
   if subject is None:
     subject = referents.subject(rng, question=question)
@@ -182,9 +208,9 @@ def verb_clause(
   verb = verb or pick_verb(rng, actions=actions, frame=frame)
   flags = verb.flags
   while not given and (
-      tense in ('present', 'bare') and 'X' in flags
-      or tense == 'perfect' and 'S' in flags and 'P' not in flags
-      or tense in ('modal', 'modal_past', 'future') and set(flags) & set('SN')
+    (tense in ('present', 'bare') and 'X' in flags)
+    or (tense == 'perfect' and 'S' in flags and 'P' not in flags)
+    or (tense in ('modal', 'modal_past', 'future') and set(flags) & set('SN'))
   ):
     verb = pick_verb(rng, actions=actions, frame=frame)
     flags = verb.flags
@@ -197,17 +223,31 @@ def verb_clause(
     elif 'N' in flags:
       tense = 'present' if draw < 0.5 else 'perfect'
     else:
-      tense = ('present' if draw < 0.44 else 'perfect' if draw < 0.72 else
-               'modal' if draw < 0.9 else 'future' if draw < 0.95 else 'modal_past')
+      tense = (
+        'present'
+        if draw < 0.44
+        else 'perfect'
+        if draw < 0.72
+        else 'modal'
+        if draw < 0.9
+        else 'future'
+        if draw < 0.95
+        else 'modal_past'
+      )
   clause = Clause(subject, verb.german, verb.english, reflexive=verb.reflexive)
   clause.topic = {
-      'a': 'accusative object', 'd': 'dative object', 'da': 'two objects',
-      'p': 'prepositional object', 'dir': 'direction', 'loc': 'location',
+    'a': 'accusative object',
+    'd': 'dative object',
+    'da': 'two objects',
+    'p': 'prepositional object',
+    'dir': 'direction',
+    'loc': 'location',
   }.get(verb.frame, 'no object')
   generic, negated = False, False
   if tense == 'present':
     negated, generic = _set_present(
-        rng, clause, verb, may_negate=may_negate, timed=timed)
+      rng, clause, verb, may_negate=may_negate, timed=timed
+    )
   elif tense == 'perfect':
     clause.tense = 'perfect'
     negated = _set_perfect(rng, clause, verb, may_negate=may_negate, timed=timed)
@@ -218,11 +258,13 @@ def verb_clause(
       clause.time = phrases.zipf(rng, words.FUTURE)
   elif tense in ('modal', 'modal_past'):
     negated, generic = _set_modal(
-        rng, clause, verb, past=tense == 'modal_past', may_negate=may_negate,
-        timed=timed)
+      rng, clause, verb, past=tense == 'modal_past', may_negate=may_negate, timed=timed
+    )
   elif tense == 'bare':  # infinitives and imperatives set their own verb group
     negated = may_negate and rng.random() < 0.12
-  took_kein = objects.add_objects(rng, clause, verb, generic=generic, negated=negated)
+  took_kein = objects.add_objects(
+    rng, clause, verb, generic=generic, negated=negated, it=it
+  )
   clause.negated_english = clause.negated_english or negated
   if negated and not took_kein:
     clause.middle.append((clauses.NEGATION, 'nicht'))

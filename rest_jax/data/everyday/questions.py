@@ -13,7 +13,6 @@ from rest_jax.data.everyday import (
   predicates,
   referents,
   verbs,
-  words,
 )
 from rest_jax.data.everyday.clauses import Clause
 from rest_jax.data.everyday.descriptions import Drawn, ask
@@ -24,15 +23,33 @@ def yes_no(rng: random.Random) -> Drawn:
   """'Hast du gestern deine Mutter angerufen?'"""
   subject = referents.subject(rng, question=True)
   clause = predicates.verb_clause(
-      rng, subject=subject, may_negate=rng.random() < 0.3)
+    rng, subject=subject, may_negate=rng.random() < 0.3, it=True
+  )
   clause.topic = 'yes/no question'
   return ask(clause)
 
 
-def _timeless(rng: random.Random, tense: str, **kwargs) -> Clause:
+def _timeless(
+  rng: random.Random,
+  tense: str,
+  *,
+  verb: verbs.Verb | None = None,
+  frame: str = '',
+  actions: bool = False,
+  placed: bool = True,
+) -> Clause:
   subject = referents.subject(rng, question=True)
   return predicates.verb_clause(
-      rng, subject=subject, tense=tense, timed=False, may_negate=False, **kwargs)
+    rng,
+    subject=subject,
+    tense=tense,
+    timed=False,
+    may_negate=False,
+    verb=verb,
+    frame=frame,
+    actions=actions,
+    placed=placed,
+  )
 
 
 def when_or_why(rng: random.Random) -> Drawn:
@@ -51,16 +68,22 @@ def when_or_why(rng: random.Random) -> Drawn:
     return ask(clause, 'wann', ('when',))
   subject = referents.subject(rng, question=True)
   clause = predicates.verb_clause(
-      rng, subject=subject, tense=tense, timed=False, placed=False)
+    rng, subject=subject, tense=tense, timed=False, placed=False
+  )
   clause.topic = 'w-question'
   if tense == 'perfect':
     clause.aspects = ('past', 'perfect')
   return ask(clause, 'warum', ('why',))
 
 
-_WHERE = tuple(v for v in verbs.VERBS if v.places in (
-    'meet', 'work', 'play', 'swim', 'sleep', 'shop', 'live', 'study', 'learn')
-    and v.frame in ('a', '-', 'loc') and not set(v.flags) & set('X'))
+_WHERE = tuple(
+  v
+  for v in verbs.VERBS
+  if v.places
+  in ('meet', 'work', 'play', 'swim', 'sleep', 'shop', 'live', 'study', 'learn')
+  and v.frame in ('a', '-', 'loc')
+  and not set(v.flags) & set('X')
+)
 
 
 def where(rng: random.Random) -> Drawn:
@@ -72,12 +95,13 @@ def where(rng: random.Random) -> Drawn:
     clause.place = ()
     if clause.german.infinitive == 'kommen':
       return where(rng)
-    clause.patterns = tuple((head, f'{tail}{to}') for to in ('', ' to')
-                            for head, tail in clause.patterns)
+    clause.patterns = tuple(
+      (head, f'{tail}{to}') for to in ('', ' to') for head, tail in clause.patterns
+    )
     clause.topic = 'w-question'
     return ask(clause, 'wohin', ('where',))
   verb = phrases.zipf(rng, _WHERE)
-  if 'N' in verb.flags and tense == 'modal' or 'S' in verb.flags:
+  if ('N' in verb.flags and tense == 'modal') or 'S' in verb.flags:
     tense = 'present'
   clause = _timeless(rng, tense, verb=verb, placed=False)
   if verb.frame == 'loc':
@@ -90,15 +114,28 @@ def where(rng: random.Random) -> Drawn:
 
 
 _WHAT_VERBS = tuple(
-    v for v in predicates.BY_FRAME['a']
-    if v.object_classes[0] in (
-        'food', 'drink', 'readable', 'owned', 'writable', 'dish', 'clothes', 'thing',
-        'language', 'sport')
-    and v.german.infinitive not in ('waschen', 'probieren', 'schneiden', 'sprechen')
+  v
+  for v in predicates.BY_FRAME['a']
+  if v.object_classes[0]
+  in (
+    'food',
+    'drink',
+    'readable',
+    'owned',
+    'writable',
+    'dish',
+    'clothes',
+    'thing',
+    'language',
+    'sport',
+  )
+  and v.german.infinitive not in ('waschen', 'probieren', 'schneiden', 'sprechen')
 )
 _WHOM_VERBS = tuple(
-    v for v in (*predicates.BY_FRAME['a'], *predicates.BY_FRAME['d'])
-    if (v.object_classes or ('',))[0] == 'persons')
+  v
+  for v in (*predicates.BY_FRAME['a'], *predicates.BY_FRAME['d'])
+  if (v.object_classes or ('',))[0] == 'persons'
+)
 
 
 def who_or_what(rng: random.Random) -> Drawn:
@@ -108,8 +145,11 @@ def who_or_what(rng: random.Random) -> Drawn:
   if draw < 0.36:  # subject
     who = phrases.Phrase(('wer', '', ''), ('who',), (), is_pronoun=False)
     clause = predicates.verb_clause(rng, subject=who, tense=tense, may_negate=False)
-    if clause.reflexive or 'perfect' in clause.aspects[:1] or any(
-        ' ' == text[:1] or not text for _, text in clause.middle):
+    if (
+      clause.reflexive
+      or 'perfect' in clause.aspects[:1]
+      or any(' ' == text[:1] or not text for _, text in clause.middle)
+    ):
       return who_or_what(rng)
     clause.topic = 'w-question'
     german = clause.german_statement()
@@ -123,23 +163,32 @@ def who_or_what(rng: random.Random) -> Drawn:
     tense = 'perfect'
   subject = referents.subject(rng, question=True)
   clause = predicates.verb_clause(
-      rng, subject=subject, tense=tense, verb=verb, may_negate=False,
-      timed=rng.random() < 0.6)
+    rng,
+    subject=subject,
+    tense=tense,
+    verb=verb,
+    may_negate=False,
+    timed=rng.random() < 0.6,
+  )
   keep = (clauses.TIME, clauses.OFTEN, clauses.PLACE)
   clause.middle = [(rank, text) for rank, text in clause.middle if rank in keep]
-  clause.adverb = clause.adverb if any(
-      rank == clauses.OFTEN for rank, _ in clause.middle) else ('',)
+  clause.adverb = (
+    clause.adverb if any(rank == clauses.OFTEN for rank, _ in clause.middle) else ('',)
+  )
   if 'like_to' in clause.aspects:
     clause.aspects = ('progressive', 'simple')
   if clause.ending:
     clause.ending, clause.negated_english = (), False
+  if tense == 'perfect' and clause.adverb == ('',) and clause.time is None:
+    clause.aspects = ('past', 'perfect')  # schon, noch nie went with the object
   stripped = []
   for (head, tail), moves in zip(verb.english, verb.moves_particle, strict=True):
     tail = tail.replace(' %s', '')
     if not moves:
       stripped.append((head, tail))
   clause.patterns = tuple(stripped) or tuple(
-      (head, tail.replace(' %s', '')) for head, tail in verb.english[:1])
+    (head, tail.replace(' %s', '')) for head, tail in verb.english[:1]
+  )
   clause.topic = 'w-question'
   if person:
     german = 'wem' if verb.frame == 'd' else 'wen'
@@ -149,25 +198,51 @@ def who_or_what(rng: random.Random) -> Drawn:
 
 def which(rng: random.Random) -> Drawn:
   """'Welches Buch liest du?', 'Wie viele Äpfel habt ihr gegessen?'"""
-  verb = phrases.zipf(rng, [v for v in predicates.BY_FRAME['a'] if v.object_classes[0] in (
-      'food', 'readable', 'clothes', 'device', 'show', 'vehicle', 'language', 'writable')])
+  verb = phrases.zipf(
+    rng,
+    [
+      v
+      for v in predicates.BY_FRAME['a']
+      if v.object_classes[0]
+      in (
+        'food',
+        'readable',
+        'clothes',
+        'device',
+        'show',
+        'vehicle',
+        'language',
+        'writable',
+      )
+    ],
+  )
   noun = phrases.zipf(rng, NOUNS[verb.object_classes[0]])
   tense = rng.choice(('present', 'perfect', 'perfect', 'modal'))
   if 'S' in verb.flags:
     tense = 'present'
   subject = referents.subject(rng, question=True)
   clause = predicates.verb_clause(
-      rng, subject=subject, tense=tense, verb=verb, may_negate=False, timed=False,
-      placed=False)
+    rng,
+    subject=subject,
+    tense=tense,
+    verb=verb,
+    may_negate=False,
+    timed=False,
+    placed=False,
+  )
   clause.middle = []
   clause.patterns = tuple(
-      (head, tail.replace(' %s', '')) for head, tail in verb.english[:2])
+    (head, tail.replace(' %s', '')) for head, tail in verb.english[:2]
+  )
   clause.topic = 'w-question'
   if rng.random() < 0.4 and noun.plural and not noun.is_mass:
     adjective = None
     found = phrases.noun_phrase(noun, '', adjective, True)
-    return ask(clause, f'wie viele {found.german[1]}',
-               tuple(f'how many {word}' for word in found.english))
+    return ask(
+      clause,
+      f'wie viele {found.german[1]}',
+      tuple(f'how many {word}' for word in found.english),
+    )
   plural = noun.gender == 'p' or (not noun.is_mass and rng.random() < 0.3)
   found = phrases.noun_phrase(noun, 'welch', None, plural)
   if verb.object_classes[0] == 'language':
@@ -177,112 +252,24 @@ def which(rng: random.Random) -> Drawn:
 
 def preposition_question(rng: random.Random) -> Drawn:
   """'Mit wem hast du gesprochen?', 'Auf wen wartest du?'"""
-  verb = phrases.zipf(rng, [v for v in predicates.BY_FRAME['p'] if v.object_classes[0] == 'persons'])
+  verb = phrases.zipf(
+    rng, [v for v in predicates.BY_FRAME['p'] if v.object_classes[0] == 'persons']
+  )
   clause = predicates.verb_clause(
-      rng, subject=referents.subject(rng, question=True), verb=verb, may_negate=False,
-      tense=rng.choice(('present', 'perfect')) if 'S' not in verb.flags else 'present',
-      timed=False, placed=False)
+    rng,
+    subject=referents.subject(rng, question=True),
+    verb=verb,
+    may_negate=False,
+    tense=rng.choice(('present', 'perfect')) if 'S' not in verb.flags else 'present',
+    timed=False,
+    placed=False,
+  )
   clause.middle = []
   clause.patterns = tuple(
-      (head, tail.replace(' %s', '')) for head, tail in verb.english
-      if tail.endswith('%s') or head == 'talk')
+    (head, tail.replace(' %s', ''))
+    for head, tail in verb.english
+    if tail.endswith('%s') or head == 'talk'
+  )
   who = 'wen' if verb.case == 'a' else 'wem'
   clause.topic = 'w-question'
   return ask(clause, f'{verb.preposition} {who}', ('who', 'whom'))
-
-
-_CALM = (('ruhig', 'quiet'), ('vorsichtig', 'careful'), ('nett', 'nice/kind'),
-         ('pünktlich', 'on time/punctual'), ('ehrlich', 'honest'), ('leise', 'quiet'),
-         ('freundlich', 'friendly'), ('nicht traurig', "sad"), ('nicht so laut', "so loud"),
-         ('nicht böse', "angry"))
-
-
-def imperative(rng: random.Random) -> Drawn:
-  """'Ruf bitte deine Mutter an!', 'Seid leise!', 'Machen Sie das Fenster auf.'"""
-  address = rng.choices(('du', 'ihr', 'Sie'), cum_weights=(50, 70, 100))[0]
-  bitte = rng.random() < 0.4
-  mark = '!' if rng.random() < 0.5 else '.'
-  if rng.random() < 0.1:
-    german, wordings = rng.choice(_CALM)
-    verb = {'du': 'sei', 'ihr': 'seid', 'Sie': 'seien Sie'}[address]
-    heads = wordings.split('/')
-    not_ = ("don't be", 'do not be') if german.startswith('nicht') else ('be',)
-    core = tuple(f'{be} {head}' for be in not_ for head in heads)
-    german = f'{verb}{" bitte" if bitte else ""} {german}'
-    orders = [[('please',), core], [tuple(f'{c}, please' for c in core)]] if bitte else (
-        [[core]])
-    texts = [clauses.renderings([order], mark) for order in orders]
-    return (english.sentence(german, mark),
-            tuple(text for group in texts for text in group), 'imperative')
-  clause = predicates.verb_clause(
-      rng, subject=phrases.PRONOUNS[address], tense='bare', actions=True,
-      frame=rng.choices(('a', 'da', 'd', 'p', '-', 'dir'),
-                        cum_weights=(42, 58, 70, 80, 92, 100))[0])
-  if clause.german.infinitive in ('weinen', 'rauchen', 'studieren', 'leihen', 'träumen'):
-    return imperative(rng)
-  draw = rng.random()
-  if draw < 0.25:
-    clause.time = rng.choice((
-        ('heute', ('today',)), ('morgen', ('tomorrow',)), ('jetzt', ('now',)),
-        ('sofort', ('immediately', 'right away', 'at once'))))
-    if clause.negated_english and clause.time[0] in ('jetzt', 'sofort'):
-      clause.time = None
-  german = clause.german_imperative(address)
-  slots = clause.english_imperative()
-  if bitte:
-    if rng.random() < 0.5:
-      german = f'bitte {german}'
-    else:
-      cut = 2 if address == 'Sie' else 1
-      parts = german.split(' ')
-      pronouns = {'mich', 'mir', 'uns', 'ihn', 'ihm', 'sie', 'ihr', 'es', 'ihnen',
-                  'dich', 'euch', 'sich'}
-      while cut < len(parts) and parts[cut] in pronouns:
-        cut += 1
-      german = ' '.join([*parts[:cut], 'bitte', *parts[cut:]])
-    first = clauses.renderings([[('please',), *slots]], mark)
-    last = clauses.renderings([slots], f', please{mark}')
-    wordings = tuple(dict.fromkeys(
-        (*first[:20], *last[:12])))
-  else:
-    wordings = clauses.renderings([slots], mark)
-  return english.sentence(german, mark), wordings, 'imperative'
-
-
-def lets(rng: random.Random) -> Drawn:
-  """'Lass uns morgen ins Kino gehen.'"""
-  clause = predicates.verb_clause(
-      rng, subject=phrases.PRONOUNS['wir'], tense='bare', actions=True,
-      may_negate=False)
-  if clause.reflexive:
-    return lets(rng)
-  if rng.random() < 0.5:
-    clause.time = phrases.zipf(rng, (*words.FUTURE, *words.TODAY))
-  lass = 'lass' if rng.random() < 0.7 else 'lasst'
-  slots = clause.english_imperative()
-  lets_ = ("let's", 'let us')
-  return (english.sentence(f'{lass} uns {clause.german_infinitive()}'),
-          clauses.renderings([[lets_, *slots]]), 'imperative')
-
-
-_WUERDE = morphology.irregular(
-    'würden', 'würde würdest würde würden würdet würden', 'würde', '', 'haben')
-
-
-def wish(rng: random.Random) -> Drawn:
-  """'Ich würde gern nach Italien reisen.'"""
-  question = rng.random() < 0.2
-  subject = referents.subject(rng, question=question)
-  clause = predicates.verb_clause(
-      rng, subject=subject, tense='bare', actions=True, may_negate=False)
-  clause.modal, clause.aspects = _WUERDE, ('would_like', 'would_love')
-  clause.middle.append((clauses.OFTEN, 'gern'))
-  if rng.random() < 0.4:
-    clause.time = phrases.zipf(rng, words.FUTURE)
-  clause.topic = 'wish'
-  if question and subject.lemma not in ('ich', 'wir'):
-    return ask(clause)
-  from_time = clause.time is not None and rng.random() < 0.3
-  german = clause.german_statement(front_time=from_time)
-  return english.sentence(german), clauses.renderings(
-      clause.english_slots(front_time=from_time, initial=not from_time)), 'wish'

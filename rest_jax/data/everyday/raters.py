@@ -23,20 +23,41 @@ _CONTENT, _FUNCTION, _FORM, _SURFACE, _ORDER = 2.0, 1.0, 1.0, 0.5, 1.0
 _NEAREST = 6  # renderings compared word by word, those that share most words first
 _WORD = re.compile(r"[\w'-]+")
 
-_FUNCTION_WORDS = frozenset('''
+_FUNCTION_WORDS = frozenset(
+  """
 a an the this that these those some any no not my your his her its our their of to in on
-at by for with from about into than as and but or if whether when because although though
-even since so i you he she it we they me him us them who whom which what there am is are
+at by for with from about into than as and but or if whether when because although
+though even since so i you he she it we they me him us them who whom which what
+there am is are
 was were be been being do does did have has had will would can could may must should
 shall let lets please very too quite just up down off out
-'''.split())
+""".split()
+)
 
 
 def _lemmas() -> dict[str, str]:
   found: dict[str, str] = {}
   heads = {head for verb in verbs.VERBS for head, _ in verb.english}
-  heads |= {'like', 'cost', 'lie', 'stand', 'hang', 'put', 'belong', 'hurt', 'last', 'rain',
-            'snow', 'hope', 'want', 'prefer', 'say', 'promise', 'become', 'leave'}
+  heads |= {
+    'like',
+    'cost',
+    'lie',
+    'stand',
+    'hang',
+    'put',
+    'belong',
+    'hurt',
+    'last',
+    'rain',
+    'snow',
+    'hope',
+    'want',
+    'prefer',
+    'say',
+    'promise',
+    'become',
+    'leave',
+  }
   for head in heads:
     for form in ('s', 'ing', 'past', 'participle'):
       found[english.verb_form(head, form)] = head
@@ -47,16 +68,34 @@ def _lemmas() -> dict[str, str]:
           found[many.split()[-1].lower()] = one.split()[-1].lower()
   for be in ('am', 'is', 'are', 'was', 'were', 'been', 'being'):
     found[be] = 'be'
-  found.update({'has': 'have', 'had': 'have', 'does': 'do', 'did': 'do', 'an': 'a',
-                'would': 'will', 'could': 'can', 'these': 'this', 'those': 'that'})
+  found.update(
+    {
+      'has': 'have',
+      'had': 'have',
+      'does': 'do',
+      'did': 'do',
+      'an': 'a',
+      'would': 'will',
+      'could': 'can',
+      'these': 'this',
+      'those': 'that',
+    }
+  )
   return found
 
 
 _LEMMAS = _lemmas()
 _EXPANDED = (
-    ("can't", 'can not'), ('cannot', 'can not'), ("won't", 'will not'), ("n't", ' not'),
-    ("'m", ' am'), ("'re", ' are'), ("'ve", ' have'), ("'ll", ' will'), ("'d", ' would'),
-    ("let's", 'let us'),
+  ("can't", 'can not'),
+  ('cannot', 'can not'),
+  ("won't", 'will not'),
+  ("n't", ' not'),
+  ("'m", ' am'),
+  ("'re", ' are'),
+  ("'ve", ' have'),
+  ("'ll", ' will'),
+  ("'d", ' would'),
+  ("let's", 'let us'),
 )
 
 
@@ -94,8 +133,11 @@ def _edit_cost(a: Sequence[str], b: Sequence[str]) -> float:
     deletion = _weight(word)
     diagonal, row[0] = row[0], row[0] + deletion
     for j, other in enumerate(b):
-      best = min(diagonal + _substitution(word, other), row[j + 1] + deletion,
-                 row[j] + _weight(other))
+      best = min(
+        diagonal + _substitution(word, other),
+        row[j + 1] + deletion,
+        row[j] + _weight(other),
+      )
       diagonal, row[j + 1] = row[j + 1], best
   return row[-1]
 
@@ -124,8 +166,10 @@ def judgement(candidate: str, renderings: Sequence[str]) -> float:
     theirs = collections.Counter(other)
     return sum(((counts - theirs) + (theirs - counts)).values())
 
-  others = sorted({_words(rendering) for rendering in renderings},
-                  key=lambda other: (distance(other), other))
+  others = sorted(
+    {_words(rendering) for rendering in renderings},
+    key=lambda other: (distance(other), other),
+  )
   cost = BEST
   for other in others[:_NEAREST]:
     edits = _edit_cost(own, other)
@@ -163,7 +207,7 @@ class SimulatedRaters:
         raise ValueError(f'{name} must be 0 or more, got {getattr(self, name)}')
 
   def __call__(
-      self, candidates: Sequence[str], renderings: Sequence[str]
+    self, candidates: Sequence[str], renderings: Sequence[str]
   ) -> np.ndarray:  # [samples, num_raters] float32, 0 to 6 in halves
     """Rates the candidates of one source.
 
@@ -180,7 +224,7 @@ class SimulatedRaters:
       for rater in range(self.num_raters):
         bias = random.Random(f'bias/{self.seed}/{rater}').gauss(0.0, self.bias_stddev)
         noise = random.Random(
-            f'noise/{self.seed}/{rater}/{candidate}\0{renderings[0]}'
+          f'noise/{self.seed}/{rater}/{candidate}\0{renderings[0]}'
         ).gauss(0.0, self.noise_stddev)
         scores[i, rater] = min(max(round(2 * (plain + bias + noise)) / 2, 0.0), BEST)
     return scores

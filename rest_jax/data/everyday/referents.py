@@ -6,7 +6,7 @@ its class (a key is 'my key', a door 'the door', bread has no article).
 
 import functools
 import random
-from typing import Sequence
+from collections.abc import Sequence
 
 from rest_jax.data.everyday import words
 from rest_jax.data.everyday.phrases import (
@@ -22,7 +22,7 @@ from rest_jax.data.everyday.phrases import (
 _OBJECT_PRONOUNS = ('ich', 'du', 'er', 'sie', 'wir', 'ihr', 'sie_plural', 'Sie')
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _name(name: str, owner: str) -> Phrase:
   return Phrase((name,) * 3, (name,), (name,), owner=owner, lemma=name)
 
@@ -38,17 +38,36 @@ def couple(rng: random.Random) -> Phrase:
   """'Anna und Paul'."""
   first, second = zipf(rng, words.WOMEN), zipf(rng, words.MEN)
   return Phrase(
-      (f'{first} und {second}',) * 3, (f'{first} and {second}',),
-      (f'{first} and {second}',), 5, 5, owner='ihr:their', lemma='couple',
+    (f'{first} und {second}',) * 3,
+    (f'{first} and {second}',),
+    (f'{first} and {second}',),
+    5,
+    5,
+    owner='ihr:their',
+    lemma='couple',
   )
 
 
 def kin(rng: random.Random, owner: str) -> Phrase:
   """'meine Schwester', with the given owner."""
   noun = zipf(rng, NOUNS['kin'])
-  plural = noun.plural is not None and noun.lemma in (
-      'Freund', 'Freundin', 'Kollege', 'Nachbar', 'Schwester', 'Bruder', 'Sohn',
-      'Tochter', 'Tante', 'Onkel') and rng.random() < 0.2
+  plural = (
+    noun.plural is not None
+    and noun.lemma
+    in (
+      'Freund',
+      'Freundin',
+      'Kollege',
+      'Nachbar',
+      'Schwester',
+      'Bruder',
+      'Sohn',
+      'Tochter',
+      'Tante',
+      'Onkel',
+    )
+    and rng.random() < 0.2
+  )
   return noun_phrase(noun, owner, None, plural)
 
 
@@ -62,10 +81,12 @@ def person(rng: random.Random, *, allow_indefinite: bool = False) -> Phrase:
     if adjective.german in ('müde', 'glücklich', 'hungrig', 'reich'):
       adjective = None
   draw = rng.random()
-  determiner = 'der' if draw < 0.75 else 'dies' if draw < 0.87 or not (
-      allow_indefinite) else 'ein'
+  determiner = (
+    'der' if draw < 0.75 else 'dies' if draw < 0.87 or not (allow_indefinite) else 'ein'
+  )
   return noun_phrase(
-      noun, determiner, adjective, determiner != 'ein' and rng.random() < 0.22)
+    noun, determiner, adjective, determiner != 'ein' and rng.random() < 0.22
+  )
 
 
 _SUBJECTS = ('ich', 'er', 'sie', 'wir', 'du', 'sie_plural', 'ihr')
@@ -110,7 +131,7 @@ def persons_object(rng: random.Random, of: Phrase) -> Phrase:
       if of.lemma == 'couple':
         continue
     elif draw < 0.78:
-      bound = of.is_pronoun or of.owner != 'ihr:their' and len(of.german[0]) < 8
+      bound = of.is_pronoun or (of.owner != 'ihr:their' and len(of.german[0]) < 8)
       found = kin(rng, of.owner if bound and of.owner else 'mein')
     else:
       found = person(rng)
@@ -120,20 +141,63 @@ def persons_object(rng: random.Random, of: Phrase) -> Phrase:
 
 BARE = frozenset({'sport', 'instrument', 'language', 'subject', 'topic', 'sound'})
 _DEFINITE_ONLY = frozenset({'weather', 'bills', 'feast', 'purchase'})
-_KNOWN = frozenset({
-    'holiday', 'room', 'chore', 'switchable', 'openable', 'opening', 'window',
-    'town', 'idea', 'exam', 'event', 'solvable', 'question',
-})
-_UNOWNED = frozenset({
-    'food', 'dish', 'baked', 'drink', 'town', 'show', 'media', 'transit', 'event',
-    'song', 'sound', 'small', 'animal', 'restaurant', 'solvable', 'openable',
-    'opening', 'window', 'switchable', 'thing',
-})
+_KNOWN = frozenset(
+  {
+    'holiday',
+    'room',
+    'chore',
+    'switchable',
+    'openable',
+    'opening',
+    'window',
+    'town',
+    'idea',
+    'exam',
+    'event',
+    'solvable',
+    'question',
+  }
+)
+_UNOWNED = frozenset(
+  {
+    'food',
+    'dish',
+    'baked',
+    'drink',
+    'town',
+    'show',
+    'media',
+    'transit',
+    'event',
+    'song',
+    'sound',
+    'small',
+    'animal',
+    'restaurant',
+    'solvable',
+    'openable',
+    'opening',
+    'window',
+    'switchable',
+    'thing',
+  }
+)
 
 
-def thing(rng: random.Random, classes: Sequence[str], of: Phrase | None, *,
-          generic: bool = False, negated: bool = False, may_own: bool = True,
-          ) -> Phrase:
+_COUNTED = frozenset(
+  {'device', 'vehicle', 'furniture', 'home', 'flat', 'auto', 'building', 'bag', 'room'}
+)  # 'zwei Computer kaufen', hardly 'Computer kaufen'
+
+
+def thing(
+  rng: random.Random,
+  classes: Sequence[str],
+  of: Phrase | None,
+  *,
+  generic: bool = False,
+  negated: bool = False,
+  may_own: bool = True,
+) -> Phrase:
   """An object of one of the classes, determined as suits the class.
 
   Args:
@@ -149,19 +213,20 @@ def thing(rng: random.Random, classes: Sequence[str], of: Phrase | None, *,
   if noun_class in BARE:
     return noun_phrase(noun, '', None, noun.gender == 'p')
   owner = of.owner if of is not None and of.owner else 'mein'
+  if noun_class == 'kin':
+    return kin(rng, owner)
   draw = rng.random()
   if noun_class == 'owned':
     determiner = owner if draw < 0.8 else 'der'
   elif noun_class == 'chore':
     determiner = owner if noun.gender == 'p' and draw < 0.6 else 'der'
-  elif noun_class == 'kin':
-    determiner = owner
   elif noun_class in _DEFINITE_ONLY:
     determiner = 'der'
   elif noun_class in _KNOWN:
     can_own = noun_class not in _UNOWNED and noun_class != 'question'
-    determiner = 'der' if draw < 0.72 else (
-        owner if can_own and draw < 0.92 else 'dies')
+    determiner = (
+      'der' if draw < 0.72 else (owner if can_own and draw < 0.92 else 'dies')
+    )
   elif generic or draw < 0.45:
     determiner = 'ein'
   elif draw < 0.75:
@@ -175,11 +240,22 @@ def thing(rng: random.Random, classes: Sequence[str], of: Phrase | None, *,
   if determiner == 'dies' and noun.lemma in ('Urlaub', 'Weihnachten', 'Licht'):
     determiner = 'der'
   singular_only = noun_class in (
-      'holiday', 'chore', 'exam', 'switchable', 'feast', 'bills', 'purchase')
+    'holiday',
+    'chore',
+    'exam',
+    'switchable',
+    'feast',
+    'bills',
+    'purchase',
+    'transit',
+  )
   if noun.lemma in MEALS:
     determiner = 'der'
-  if noun_class == 'clothes' and owner == determiner and owner in (
-      'unser', 'euer', 'ihr:their'):
+  if (
+    noun_class == 'clothes'
+    and owner == determiner
+    and owner in ('unser', 'euer', 'ihr:their')
+  ):
     determiner = 'der'  # two people rarely share a dress
   one_of_it = noun_class == 'room' and noun.lemma != 'Zimmer'
   is_plural = not (noun.is_mass or singular_only or one_of_it) and rng.random() < 0.2
@@ -189,13 +265,14 @@ def thing(rng: random.Random, classes: Sequence[str], of: Phrase | None, *,
       determiner = 'kein'
     elif noun.is_mass or is_plural or noun.gender == 'p':
       determiner = ''
-      if is_plural and noun_class not in ('transit',) and rng.random() < 0.6:
+      if is_plural and (noun_class in _COUNTED or rng.random() < 0.6):
         count = 2 + min(int(rng.expovariate(0.8)), 10)
   elif is_plural and owner == determiner and noun_class in ('home', 'auto'):
     is_plural = False
   adjective = None
-  if rng.random() < 0.22 and noun_class not in ('kin',):
+  if rng.random() < 0.22:
     fitting = adjectives_for(noun_class, noun)
+    fitting = tuple(a for a in fitting if a.german != 'sauber')  # 'wash the clean ...'
     if fitting:
       adjective = zipf(rng, fitting)
   return noun_phrase(noun, determiner, adjective, is_plural, count)

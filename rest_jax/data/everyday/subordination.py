@@ -13,27 +13,32 @@ from rest_jax.data.everyday import (
   phrases,
   predicates,
   referents,
+  verbs,
   words,
 )
 from rest_jax.data.everyday.clauses import Clause
 from rest_jax.data.everyday.descriptions import Drawn
 from rest_jax.data.everyday.english import Wordings
-from rest_jax.data.everyday.phrases import NOUNS, PRONOUNS
+from rest_jax.data.everyday.phrases import PRONOUNS
 
 _THINK = (  # German six persons; English (he, others), may drop 'that'
-    ('glaube glaubst glaubt glauben glaubt glauben', ('thinks', 'believes'), ('think', 'believe')),
-    ('weiß weißt weiß wissen wisst wissen', ('knows',), ('know',)),
-    ('hoffe hoffst hofft hoffen hofft hoffen', ('hopes',), ('hope',)),
-    ('denke denkst denkt denken denkt denken', ('thinks',), ('think',)),
-    ('sage sagst sagt sagen sagt sagen', ('says',), ('say',)),
+  (
+    'glaube glaubst glaubt glauben glaubt glauben',
+    ('thinks', 'believes'),
+    ('think', 'believe'),
+  ),
+  ('weiß weißt weiß wissen wisst wissen', ('knows',), ('know',)),
+  ('hoffe hoffst hofft hoffen hofft hoffen', ('hopes',), ('hope',)),
+  ('denke denkst denkt denken denkt denken', ('thinks',), ('think',)),
+  ('sage sagst sagt sagen sagt sagen', ('says',), ('say',)),
 )
 _IMPERSONAL = (
-    ('es ist schön', ('it is nice', "it's nice", 'it is great')),
-    ('es ist schade', ('it is a pity', "it's a pity", 'it is a shame')),
-    ('ich bin sicher', ('I am sure', "I'm sure", 'I am certain')),
-    ('ich bin froh', ('I am glad', "I'm glad", 'I am happy')),
-    ('es ist gut', ('it is good', "it's good")),
-    ('es tut mir leid', ('I am sorry', "I'm sorry")),
+  ('es ist schön', ('it is nice', "it's nice", 'it is great')),
+  ('es ist schade', ('it is a pity', "it's a pity", 'it is a shame')),
+  ('ich bin sicher', ('I am sure', "I'm sure", 'I am certain')),
+  ('ich bin froh', ('I am glad', "I'm glad", 'I am happy')),
+  ('es ist gut', ('it is good', "it's good")),
+  ('es tut mir leid', ('I am sorry', "I'm sorry")),
 )
 
 
@@ -47,7 +52,8 @@ def _inner_subject(rng: random.Random) -> phrases.Phrase:
 def that(rng: random.Random) -> Drawn:
   """'Ich glaube, dass sie morgen nach Hause kommt.'"""
   inner = predicates.verb_clause(
-      rng, subject=_inner_subject(rng), placed=rng.random() < 0.4)
+    rng, subject=_inner_subject(rng), placed=rng.random() < 0.4
+  )
   draw = rng.random()
   that_: Wordings = ('that', '')
   if draw < 0.6:
@@ -63,18 +69,26 @@ def that(rng: random.Random) -> Drawn:
     main, slot = rng.choice(_IMPERSONAL)
     if main in ('es ist schade', 'es tut mir leid') and not inner.negated_english:
       main, slot = _IMPERSONAL[rng.choice((2, 3, 4))]
-  return (english.sentence(f'{main}, dass {inner.german_subordinate()}'),
-          clauses.renderings([[slot, that_, *conjunctions.plain_slots(inner)]]), 'dass')
+  return (
+    english.sentence(f'{main}, dass {inner.german_subordinate()}'),
+    clauses.renderings([[slot, that_, *conjunctions.plain_slots(inner)]]),
+    'dass',
+  )
 
 
 _ASKING = (
-    ('ich weiß nicht', ("I don't know", 'I do not know'), '.'),
-    ('weißt du', ('do you know',), '?'), ('wissen Sie', ('do you know',), '?'),
-    ('er fragt', ('he asks', 'he is asking'), '.'),
-    ('sie möchte wissen', ('she would like to know', 'she wants to know'), '.'),
-    ('wir wissen nicht', ("we don't know", 'we do not know'), '.'),
-    ('kannst du mir sagen', ('can you tell me',), '?'),
+  ('ich weiß nicht', ("I don't know", 'I do not know'), '.'),
+  ('weißt du', ('do you know',), '?'),
+  ('wissen Sie', ('do you know',), '?'),
+  ('er fragt', ('he asks', 'he is asking'), '.'),
+  ('sie möchte wissen', ('she would like to know', 'she wants to know'), '.'),
+  ('wir wissen nicht', ("we don't know", 'we do not know'), '.'),
+  ('kannst du mir sagen', ('can you tell me',), '?'),
 )
+
+
+_WHETHER: Wordings = ('if', 'whether')
+_WHEN_WHY: tuple[tuple[str, Wordings], ...] = (('wann', ('when',)), ('warum', ('why',)))
 
 
 def indirect_question(rng: random.Random) -> Drawn:
@@ -82,49 +96,96 @@ def indirect_question(rng: random.Random) -> Drawn:
   main, slot, mark = phrases.zipf(rng, _ASKING)
   if rng.random() < 0.55:
     inner = predicates.verb_clause(
-        rng, subject=_inner_subject(rng), placed=rng.random() < 0.4)
-    text, heads = 'ob', ('if', 'whether')
+      rng, subject=_inner_subject(rng), placed=rng.random() < 0.4
+    )
+    text, heads = 'ob', _WHETHER
   else:
-    text, heads = rng.choice((('wann', ('when',)), ('warum', ('why',))))
+    text, heads = rng.choice(_WHEN_WHY)
     tense = rng.choice(('present', 'perfect', 'modal'))
     inner = predicates.verb_clause(
-        rng, subject=_inner_subject(rng), tense=tense, timed=False,
-        may_negate=False, placed=False, actions=True)
+      rng,
+      subject=_inner_subject(rng),
+      tense=tense,
+      timed=False,
+      may_negate=False,
+      placed=False,
+      actions=True,
+    )
     if tense == 'present' and text == 'wann':
       inner.aspects = ('simple', 'progressive', 'future')
     elif tense == 'perfect':
       inner.aspects = ('past',)
-  if main == 'weißt du' and inner.subject.lemma == 'du' or (
-      main.startswith('ich') and inner.subject.lemma == 'ich' and text != 'ob') or (
-          main.startswith('wissen Sie') and inner.subject.lemma in ('du', 'ihr')):
+  if (
+    (main == 'weißt du' and inner.subject.lemma == 'du')
+    or (main.startswith('ich') and inner.subject.lemma == 'ich' and text != 'ob')
+    or (main.startswith('wissen Sie') and inner.subject.lemma in ('du', 'ihr'))
+  ):
     return indirect_question(rng)
-  return (english.sentence(f'{main}, {text} {inner.german_subordinate()}', mark),
-          clauses.renderings([[slot, heads, *conjunctions.plain_slots(inner)]], mark), 'indirect question')
+  return (
+    english.sentence(f'{main}, {text} {inner.german_subordinate()}', mark),
+    clauses.renderings([[slot, heads, *conjunctions.plain_slots(inner)]], mark),
+    'indirect question',
+  )
 
 
 _TRYING = (  # German finite forms six persons, rest; English he, others, gerund?
-    ('versuche versuchst versucht versuchen versucht versuchen', '',
-     ('is trying', 'tries'), ('are trying', 'try'), ('am trying', 'try')),
-    ('habe hast hat haben habt haben', 'vergessen', ('forgot', 'has forgotten'),
-     ('forgot', 'have forgotten'), ('forgot', 'have forgotten')),
-    ('habe hast hat haben habt haben', 'keine Zeit', ("doesn't have time", 'has no time'),
-     ("don't have time", 'have no time'), ("don't have time", 'have no time')),
-    ('hoffe hoffst hofft hoffen hofft hoffen', '', ('hopes', 'is hoping'),
-     ('hope', 'are hoping'), ('hope', 'am hoping')),
-    ('habe hast hat haben habt haben', 'versprochen', ('promised', 'has promised'),
-     ('promised', 'have promised'), ('promised', 'have promised')),
-    ('plane planst plant planen plant planen', '', ('is planning', 'plans'),
-     ('are planning', 'plan'), ('am planning', 'plan')),
-    ('habe hast hat haben habt haben', 'versucht', ('tried', 'has tried'),
-     ('tried', 'have tried'), ('tried', 'have tried')),
+  (
+    'versuche versuchst versucht versuchen versucht versuchen',
+    '',
+    ('is trying', 'tries'),
+    ('are trying', 'try'),
+    ('am trying', 'try'),
+  ),
+  (
+    'habe hast hat haben habt haben',
+    'vergessen',
+    ('forgot', 'has forgotten'),
+    ('forgot', 'have forgotten'),
+    ('forgot', 'have forgotten'),
+  ),
+  (
+    'habe hast hat haben habt haben',
+    'keine Zeit',
+    ("doesn't have time", 'has no time'),
+    ("don't have time", 'have no time'),
+    ("don't have time", 'have no time'),
+  ),
+  (
+    'hoffe hoffst hofft hoffen hofft hoffen',
+    '',
+    ('hopes', 'is hoping'),
+    ('hope', 'are hoping'),
+    ('hope', 'am hoping'),
+  ),
+  (
+    'habe hast hat haben habt haben',
+    'versprochen',
+    ('promised', 'has promised'),
+    ('promised', 'have promised'),
+    ('promised', 'have promised'),
+  ),
+  (
+    'plane planst plant planen plant planen',
+    '',
+    ('is planning', 'plans'),
+    ('are planning', 'plan'),
+    ('am planning', 'plan'),
+  ),
+  (
+    'habe hast hat haben habt haben',
+    'versucht',
+    ('tried', 'has tried'),
+    ('tried', 'have tried'),
+    ('tried', 'have tried'),
+  ),
 )
 _EASY = (
-    ('es ist schwer', ('it is hard', "it's hard", 'it is difficult')),
-    ('es ist schön', ('it is nice', "it's nice")),
-    ('es ist wichtig', ('it is important', "it's important")),
-    ('es ist leicht', ('it is easy', "it's easy")),
-    ('es macht Spaß', ('it is fun', "it's fun")),
-    ('es ist verboten', ('it is forbidden', "it's forbidden", 'it is prohibited')),
+  ('es ist schwer', ('it is hard', "it's hard", 'it is difficult')),
+  ('es ist schön', ('it is nice', "it's nice")),
+  ('es ist wichtig', ('it is important', "it's important")),
+  ('es ist leicht', ('it is easy', "it's easy")),
+  ('es macht Spaß', ('it is fun', "it's fun")),
+  ('es ist verboten', ('it is forbidden', "it's forbidden", 'it is prohibited')),
 )
 
 
@@ -134,8 +195,13 @@ def zu_infinitive(rng: random.Random) -> Drawn:
     forms, rest, he, they, i = phrases.zipf(rng, _TRYING)
     subject = referents.subject(rng)
     inner = predicates.verb_clause(
-        rng, subject=subject, tense='bare', actions=True, may_negate=False,
-        placed=rng.random() < 0.4)
+      rng,
+      subject=subject,
+      tense='bare',
+      actions=True,
+      may_negate=False,
+      placed=rng.random() < 0.4,
+    )
     if rest == '' and rng.random() < 0.2:
       inner.time = phrases.zipf(rng, words.FUTURE)
     finite = forms.split()[subject.person]
@@ -146,25 +212,46 @@ def zu_infinitive(rng: random.Random) -> Drawn:
   else:
     main, slot = phrases.zipf(rng, _EASY)
     inner = predicates.verb_clause(
-        rng, subject=phrases.Phrase(
-            ('man', 'einen', 'einem'), ('one',), ('one',), owner='', lemma='man'),
-        tense='bare', actions=True, may_negate=False, placed=rng.random() < 0.5,
-        frame=rng.choice(('a', '-', 'd', 'dir', 'a')))
+      rng,
+      subject=phrases.Phrase(
+        ('man', 'einen', 'einem'), ('one',), ('one',), owner='', lemma='man'
+      ),
+      tense='bare',
+      actions=True,
+      may_negate=False,
+      placed=rng.random() < 0.5,
+      frame=rng.choice(('a', '-', 'd', 'dir', 'a')),
+    )
     if main in ('es ist verboten',) and inner.patterns[0][0] not in (
-        'smoke', 'swim', 'sing', 'eat', 'drink', 'play', 'cook', 'dance'):
+      'smoke',
+      'swim',
+      'sing',
+      'eat',
+      'drink',
+      'play',
+      'cook',
+      'dance',
+    ):
       main, slot = _EASY[0]
-  return (english.sentence(f'{main}, {inner.german_zu()}'),
-          clauses.renderings([[slot, *inner.english_infinitive()]]), 'zu')
+  return (
+    english.sentence(f'{main}, {inner.german_zu()}'),
+    clauses.renderings([[slot, *inner.english_infinitive()]]),
+    'zu',
+  )
 
 
 _ERRANDS = (  # where to, English, verbs that make sense there
-    ('in die Stadt', ('into town', 'to town', 'to the city'), ('kaufen', 'treffen', 'einkaufen')),
-    ('zum Supermarkt', ('to the supermarket',), ('kaufen', 'einkaufen')),
-    ('in die Bibliothek', ('to the library',), ('lesen', 'lernen', 'arbeiten')),
-    ('in den Park', ('to the park',), ('spielen', 'treffen', 'joggen', 'lesen')),
-    ('nach Hause', ('home',), ('kochen', 'schlafen', 'fernsehen', 'lernen', 'essen')),
-    ('auf den Markt', ('to the market',), ('kaufen',)),
-    ('ins Café', ('to the café',), ('frühstücken', 'treffen', 'trinken')),
+  (
+    'in die Stadt',
+    ('into town', 'to town', 'to the city'),
+    ('kaufen', 'treffen', 'einkaufen'),
+  ),
+  ('zum Supermarkt', ('to the supermarket',), ('kaufen', 'einkaufen')),
+  ('in die Bibliothek', ('to the library',), ('lesen', 'lernen', 'arbeiten')),
+  ('in den Park', ('to the park',), ('spielen', 'treffen', 'joggen', 'lesen')),
+  ('nach Hause', ('home',), ('kochen', 'schlafen', 'fernsehen', 'lernen', 'essen')),
+  ('auf den Markt', ('to the market',), ('kaufen',)),
+  ('ins Café', ('to the café',), ('frühstücken', 'treffen', 'trinken')),
 )
 
 
@@ -173,23 +260,31 @@ def purpose(rng: random.Random) -> Drawn:
   subject = referents.subject(rng)
   german, wordings, infinitives = phrases.zipf(rng, _ERRANDS)
   infinitive = rng.choice(infinitives)
-  pool = [v for v in predicates.verbs.VERBS if v.german.infinitive == infinitive
-          and v.frame in ('a', '-') and (
-              infinitive != 'spielen' or v.object_classes[:1] == ('sport',)) and (
-              infinitive != 'lernen' or v.frame == '-' or 'Bib' in german)]
+  pool = [
+    v
+    for v in verbs.VERBS
+    if v.german.infinitive == infinitive
+    and v.frame in ('a', '-')
+    and (infinitive != 'spielen' or v.object_classes[:1] == ('sport',))
+    and (infinitive != 'lernen' or v.frame == '-' or 'Bib' in german)
+  ]
   verb = rng.choice(pool)
   if infinitive == 'kaufen':
     verb = pool[0] if german != 'in die Stadt' or rng.random() < 0.4 else pool[1]
   inner = predicates.verb_clause(
-      rng, subject=subject, verb=verb, tense='bare', may_negate=False, placed=False)
+    rng, subject=subject, verb=verb, tense='bare', may_negate=False, placed=False
+  )
   if infinitive == 'kaufen' and german != 'in die Stadt':
     found = referents.thing(rng, ('food',), subject, generic=True)
     inner.middle = [(clauses.INDEFINITE, found.german[1])]
     inner.patterns = tuple(('buy', f' {o}') for o in found.english_object)
     inner.bound = False
-  main = Clause(subject, morphology.strong(
-      'gehen', 'geht', 'ging', 'gegangen', auxiliary='sein'), (('go', ''),),
-      ('progressive', 'simple'))
+  main = Clause(
+    subject,
+    morphology.strong('gehen', 'geht', 'ging', 'gegangen', auxiliary='sein'),
+    (('go', ''),),
+    ('progressive', 'simple'),
+  )
   main.middle.append((clauses.DIRECTION, german))
   main.place, main.bound = wordings, inner.bound
   draw = rng.random()
@@ -202,89 +297,18 @@ def purpose(rng: random.Random) -> Drawn:
     main.aspects = ('future', 'progressive', 'going_to')
   front = main.time is not None and rng.random() < 0.5
   text = main.german_statement(front_time=front)
-  to = tuple(dict.fromkeys(
-      f'{start}{head}{tail}' for start in ('to ', 'in order to ')
-      for head, tail in inner.patterns))
-  orders = [[*slots, to] for slots in main.english_slots(
-      front_time=front, initial=not front)]
-  return english.sentence(f'{text}, um {inner.german_zu()}'), clauses.renderings(
-      orders), 'um zu'
-
-
-_RELATIVE = {
-    'm': ('der', 'den', 'dem'), 'f': ('die', 'die', 'der'), 'n': ('das', 'das', 'dem'),
-    'p': ('die', 'die', 'denen'),
-}
-_RELATIVE_VERBS = tuple(
-    v for v in predicates.BY_FRAME['a'] if v.german.infinitive in (
-        'kaufen', 'lesen', 'suchen', 'finden', 'brauchen', 'bestellen', 'reparieren',
-        'verkaufen', 'schreiben', 'verlieren', 'mieten', 'essen', 'tragen', 'backen'))
-
-
-def relative(rng: random.Random) -> Drawn:
-  """'Das ist der Mann, der in Berlin wohnt.', 'Das Buch, das ich lese, ist gut.'"""
-  if rng.random() < 0.45:
-    noun = phrases.zipf(rng, NOUNS['person'])
-    gender = noun.gender
-    head = phrases.noun_phrase(noun, 'der')
-    who = phrases.Phrase(
-        (_RELATIVE[gender][0], '', ''), ('who', 'that'), (), 5 if gender == 'p' else 2,
-        head.english_person, True, owner=head.owner)
-    inner = predicates.verb_clause(
-        rng, subject=who, may_negate=False, tense=rng.choice(('present', 'perfect')),
-        timed=rng.random() < 0.6)
-    inner.aspects = inner.aspects[:2]
-    slots = conjunctions.plain_slots(inner)
-    slots = [tuple(w for w in slots[0] if "who'" not in w and "that'" not in w), *slots[1:]]
-    german = inner.german_subordinate()
-    if rng.random() < 0.6:
-      are = 'sind' if gender == 'p' else 'ist'
-      starts = ('those are', 'these are') if gender == 'p' else ('that is', "that's", 'this is')
-      return (f'Das {are} {head.german[0]}, {german}.',
-              clauses.renderings([[starts, head.english, *slots]]), 'relative clause')
-    knows = conjunctions.speaker(rng)
-    verb, wording = rng.choice((('kennen', 'know'), ('sehen', 'see')))
-    forms = morphology.strong(*{
-        'kennen': 'kennen kennt kannte gekannt', 'sehen': 'sehen sieht sah gesehen'}[verb].split())
-    know = tuple(f'{k} {english.verb_form(wording, "s" if knows.english_person == 2 else "base")}'
-                 for k in knows.english)
-    return (english.sentence(
-        f'{knows.german[0]} {forms.present[knows.person]} {head.german[1]}, {german}'),
-            clauses.renderings([[know, head.english, *slots]]), 'relative clause')
-  verb = phrases.zipf(rng, _RELATIVE_VERBS)
-  noun_class = phrases.zipf(rng, [c for c in verb.object_classes if c != 'persons'])
-  noun = phrases.zipf(rng, NOUNS[noun_class])
-  head = phrases.noun_phrase(noun, 'der')
-  tense = 'perfect' if 'X' in verb.flags or rng.random() < 0.65 else 'present'
-  inner = predicates.verb_clause(
-      rng, subject=referents.subject(rng), verb=verb, may_negate=False, placed=False,
-      tense=tense, timed=False)
-  inner.middle = []
-  if tense == 'perfect' and rng.random() < 0.6:
-    inner.time, inner.aspects = phrases.zipf(rng, words.PAST), ('past',)
-  inner.patterns = tuple(
-      (h, t.replace(' %s', '')) for h, t in verb.english[:2])
-  inner.aspects = inner.aspects[:2]
-  slots = [('that', 'which', ''), *conjunctions.plain_slots(inner)]
-  german = f'{_RELATIVE[noun.gender][1]} {inner.german_subordinate()}'
-  if rng.random() < 0.5:
-    plural = noun.gender == 'p'
-    starts = ('those are', 'these are') if plural else ('that is', "that's", 'this is')
-    return (f'Das {"sind" if plural else "ist"} {head.german[0]}, {german}.',
-            clauses.renderings([[starts, head.english, *slots]]), 'relative clause')
-  pool = [a for a in phrases.adjectives_for(noun_class, noun) if a.german != 'hungrig']
-  if not pool:
-    return relative(rng)
-  adjective = phrases.zipf(rng, pool)
-  past = tense == 'perfect' and noun_class in ('food', 'baked', 'dish', 'drink')
-  plural_german, plural_english = head.person == 5, head.english_person == 5
-  if past:
-    ist = 'waren' if plural_german else 'war'
-    is_ = 'were' if plural_english else 'was'
-  else:
-    ist, is_ = ('sind' if plural_german else 'ist'), ('are' if plural_english else 'is')
-  ends = tuple(f'{is_} {word}' for word in adjective.english)
-  return (english.sentence(f'{head.german[0]}, {german}, {ist} {adjective.german}'),
-          clauses.renderings([[head.english, *slots, ends]]), 'relative clause')
-
-
+  to = tuple(
+    dict.fromkeys(
+      f'{start}{head}{tail}'
+      for start in ('to ', 'in order to ')
+      for head, tail in inner.patterns
+    )
+  )
+  orders = [
+    [*slots, to] for slots in main.english_slots(front_time=front, initial=not front)
+  ]
+  return (
+    english.sentence(f'{text}, um {inner.german_zu()}'),
+    clauses.renderings(orders),
+    'um zu',
+  )

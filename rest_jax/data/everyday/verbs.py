@@ -43,10 +43,11 @@ class Verb:
 
   @property
   def is_stative(self) -> bool:
+    """Whether English has no progressive: know, need."""
     return 'S' in self.flags
 
 
-_TABLE = '''
+_TABLE = """
 w kaufen | a:food drink printed | buy | shop |
 w kaufen | a:clothes device thing vehicle | buy | shop | O
 lesen liest las gelesen | a:readable | read | read |
@@ -61,13 +62,14 @@ schreiben schreibt schrieb geschrieben | a:writable | write | read |
 an_rufen ruft_an rief_an angerufen | a:persons | call/phone | - |
 treffen trifft traf getroffen | a:persons | meet | meet | X
 w kochen | a:dish | cook | home |
-sehen sieht sah gesehen | a:show | watch/see | watch |
+sehen sieht sah gesehen | a:show | watch/see | watch | T
 w hören | a:sound song | listen to | home |
 w spielen | a:sport | play | play |
 w spielen | a:instrument | play | home |
 kennen kennt kannte gekannt | a:persons town | know | - | SN
 w machen | a:chore | do | home |
-verstehen versteht verstand verstanden | a:persons question idea text | understand | - | SPNT
+verstehen versteht verstand verstanden | a:persons question idea text | \
+  understand | - | SPNT
 vergessen vergisst vergaß vergessen | a:owned idea | forget | home | XT
 verlieren verliert verlor verloren | a:owned bag | lose | meet | XNT
 w bestellen | a:food drink clothes | order | eat |
@@ -123,18 +125,23 @@ w zu_hören | d:persons | listen to | - |
 w vertrauen | d:persons | trust | - | SN
 w gratulieren | d:persons | congratulate | - |
 folgen folgt folgte gefolgt +s | d:persons | follow | - |
-geben gibt gab gegeben | da:thing printed drink food owned | give {d} {a}/give {a} to {d} | - |
+geben gibt gab gegeben | da:thing printed drink food owned | \
+  give {d} {a}/give {a} to {d} | - |
 w zeigen | da:printed thing room town | show {d} {a}/show {a} to {d} | - | O
 w schicken | da:mailable | send {d} {a}/send {a} to {d} | - |
-bringen bringt brachte gebracht | da:drink food bag thing | bring {d} {a}/bring {a} to {d} | - |
+bringen bringt brachte gebracht | da:drink food bag thing | \
+  bring {d} {a}/bring {a} to {d} | - |
 w erklären | da:question idea | explain {a} to {d} | - |
 w kaufen | da:clothes thing printed food | buy {d} {a}/buy {a} for {d} | - | O
 w schenken | da:clothes thing printed | give {d} {a}/give {a} to {d} | - | O
-leihen leiht lieh geliehen | da:printed vehicle device | lend {d} {a}/lend {a} to {d} | - |
+leihen leiht lieh geliehen | da:printed vehicle device | \
+  lend {d} {a}/lend {a} to {d} | - |
 w erzählen | da:story | tell {d} {a} | - |
 schreiben schreibt schrieb geschrieben | da:mail | write {d} {a}/write {a} to {d} | - |
-vor_lesen liest_vor las_vor vorgelesen | da:readable | read {d} {a}/read {a} to {d} | - |
-empfehlen empfiehlt empfahl empfohlen | da:readable show restaurant | recommend {a} to {d} | - |
+vor_lesen liest_vor las_vor vorgelesen | da:readable | \
+  read {d} {a}/read {a} to {d} | - |
+empfehlen empfiehlt empfahl empfohlen | da:readable show restaurant | \
+  recommend {a} to {d} | - |
 w kochen | da:dish | cook {d} {a}/cook {a} for {d} | - |
 w warten | p:auf+a:persons transit | wait for | meet |
 denken denkt dachte gedacht | p:an+a:persons holiday | think of/think about | - | N
@@ -143,16 +150,18 @@ sprechen spricht sprach gesprochen | p:über+a:question event show | talk about 
 w telefonieren | p:mit+d:persons | talk to {} on the phone/be on the phone with | - |
 w träumen | p:von+d:holiday persons home | dream of/dream about | - | N
 w spielen | p:mit+d:small | play with | play |
-w lachen | p:über+a:media story | laugh about/laugh at | - | N
+w lachen | p:über+a:story persons | laugh about/laugh at | - | N
 w sich freuen | p:auf+a:holiday | look forward to | - | HN
 w sich freuen | p:über+a:thing mailable | be happy about/be pleased about | - | SN
 w sich interessieren | p:für+a:topic media topic | be interested in | - | SN
 w sich erinnern | p:an+a:persons holiday idea | remember | - | SN
 w sich kümmern | p:um+a:small kin home | take care of/look after | - |
 sich treffen trifft traf getroffen | p:mit+d:persons | meet/meet with | meet |
-w sich ärgern | p:über+a:persons question weather | be annoyed about/be annoyed with | - | SN
+w sich ärgern | p:über+a:persons question weather | \
+  be annoyed about/be annoyed with | - | SN
 w auf_passen | p:auf+a:small bag | look after/keep an eye on | - |
-teil_nehmen nimmt_teil nahm_teil teilgenommen | p:an+d:event | take part in/participate in | - |
+teil_nehmen nimmt_teil nahm_teil teilgenommen | p:an+d:event | \
+  take part in/participate in | - |
 w arbeiten | p:an+d:writable solvable | work on | learn |
 w suchen | p:nach+d:owned | look for/search for | - |
 w tanzen | p:mit+d:persons | dance with | play |
@@ -198,11 +207,12 @@ kommen kommt kam gekommen +s | dir:walk | come | - |
 fliegen fliegt flog geflogen +s | dir:fly | fly | - |
 laufen läuft lief gelaufen +s | dir:walk | walk/run | - |
 w reisen +s | dir:fly | travel | - |
-zurück_fahren fährt_zurück fuhr_zurück zurückgefahren +s | dir:ride | drive back/go back | - |
+zurück_fahren fährt_zurück fuhr_zurück zurückgefahren +s | dir:ride | \
+  drive back/go back | - |
 w wohnen | loc | live | live | SPN
 leben lebt lebte gelebt | loc | live | live | SPN
 bleiben bleibt blieb geblieben +s | loc | stay | stay |
-'''
+"""
 
 
 def _parse_english(pattern: str) -> tuple[str, str, bool]:
@@ -242,14 +252,18 @@ def _parse_row(row: str) -> Verb:
   if kind in ('-', 'f', 'dir', 'loc'):
     patterns = [(head, tail.replace(' %s', ''), False) for head, tail, _ in patterns]
   return Verb(
-      german=german, reflexive=reflexive, frame=kind, preposition=preposition,
-      case=case, object_classes=classes, fixed=fixed,
-      english=tuple((head, tail) for head, tail, _ in patterns),
-      moves_particle=tuple(moves for _, _, moves in patterns),
-      places='' if places == '-' else places, flags=flags,
+    german=german,
+    reflexive=reflexive,
+    frame=kind,
+    preposition=preposition,
+    case=case,
+    object_classes=classes,
+    fixed=fixed,
+    english=tuple((head, tail) for head, tail, _ in patterns),
+    moves_particle=tuple(moves for _, _, moves in patterns),
+    places='' if places == '-' else places,
+    flags=flags,
   )
 
 
-VERBS: tuple[Verb, ...] = tuple(
-    _parse_row(row) for row in _TABLE.strip().splitlines()
-)
+VERBS: tuple[Verb, ...] = tuple(_parse_row(row) for row in _TABLE.strip().splitlines())

@@ -8,9 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rest_jax.data import batches
-from rest_jax.data import buckets
-from rest_jax.data import group_store
+from rest_jax.data import batches, group_store
 from rest_jax.models import t5
 from rest_jax.training import mesh as mesh_lib
 
@@ -66,6 +64,8 @@ def sequence_kl(
   divergences: list[np.ndarray] = [np.zeros(0, np.float32)] * len(samples)
   order = np.argsort([len(group.source_tokens) for group in samples], kind='stable')
   most = max(group.num_candidates for group in samples)
+  source_length = max(len(group.source_tokens) for group in samples)
+  target_length = max(len(tokens) for group in samples for tokens in group.tokens)
   for start in range(0, len(order), batch_size):
     rows = order[start : start + batch_size]
     groups = [samples[row] for row in rows]
@@ -73,8 +73,8 @@ def sequence_kl(
       groups,
       batch=batch_size,
       samples=most,
-      source_length=buckets.bucket(max(len(g.source_tokens) for g in groups)),
-      target_length=buckets.bucket(max(len(t) for g in groups for t in g.tokens)),
+      source_length=source_length,
+      target_length=target_length,
     )
     kl = jax.device_get(
       _batch_kl(
