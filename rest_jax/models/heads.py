@@ -118,7 +118,7 @@ def warm_start(
   )
   started = {}
   for name in sorted(head):
-    if name.startswith('head/'):
+    if name.startswith(('head/', 'likelihood/')):
       started[name] = head[name]
       continue
     if name not in policy:

@@ -2,14 +2,14 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from rest_jax.data import batches, buckets, group_store
-from rest_jax.models import heads, t5
+from rest_jax.models import reward, t5
 from rest_jax.training import mesh as mesh_lib
 
 
@@ -45,44 +45,14 @@ class RatingScale:
     return (predictions * self.stddev + self.mean).astype(np.float32)
 
 
-def predict(
-  params: Any,
-  batch: Mapping[str, jax.Array],
-  *,
-  config: t5.T5Config,
-  dropout_rng: jax.Array | None = None,
-) -> jax.Array:  # [batch, samples] float32, standardised; 0 in an empty slot
-  """The head's value at each candidate's last token.
-
-  The decoder reads the candidate's own tokens, not shifted: the value at the
-  last one has then seen all of it, and whether it ended.
-
-  Args:
-    params: of `heads.ScalarHeadT5`.
-    batch: encoder_input_tokens [batch, source_length], decoder_target_tokens and
-      decoder_loss_weights [batch, samples, target_length].
-    config: the model's shape.
-    dropout_rng: turns dropout on.
-  """
-  lengths = (batch['decoder_loss_weights'] > 0).sum(axis=-1)  # [batch, samples]
-  scalars = heads.ScalarHeadT5(config).apply(
-    {'params': params},
-    batch['encoder_input_tokens'],
-    batch['decoder_target_tokens'],
-    enable_dropout=dropout_rng is not None,
-    rngs=None if dropout_rng is None else {'dropout': dropout_rng},
-  )
-  return heads.read_last(scalars, lengths)
-
-
-_predict = functools.partial(jax.jit, static_argnames=('config',))(predict)
+_predict = functools.partial(jax.jit, static_argnames=('config',))(reward.predict)
 
 
 class LearnedReward:
   """Scores groups with a trained reward model.
 
   Args:
-    params: of `heads.ScalarHeadT5`, on the mesh.
+    params: of `reward.RewardT5`, on the mesh.
     config: the model's shape.
     scale: back to the scale of the ratings that it was trained on.
     mesh: groups are spread over its data and fsdp axes.

@@ -9,7 +9,7 @@ import numpy as np
 from rest_jax import paths
 from rest_jax.data import buckets, columns, group_store, reward_store
 from rest_jax.data import shards as shards_lib
-from rest_jax.models import heads
+from rest_jax.models import reward
 from rest_jax.rewards import agreement, learned, normalisers, text
 from rest_jax.stages import artifact, policies
 from rest_jax.stages import progress as progress_lib
@@ -118,7 +118,7 @@ def load_reward_model(
   """Reads a trained reward model as a scorer."""
   assert reward_model is not None, 'a scorer takes its place'
   source_length, target_length = buckets.feature_lengths(task_feature_lengths)
-  model = policies.load_model(reward_model.path, heads.ScalarHeadT5, mesh)
+  model = policies.load_model(reward_model.path, reward.RewardT5, mesh)
   scale = learned.RatingScale(**paths.read_json(reward_model.path / SCALE_FILE))
   return learned.LearnedReward(
     model.params,

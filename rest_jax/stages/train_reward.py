@@ -9,12 +9,13 @@ import numpy as np
 
 from rest_jax import paths
 from rest_jax.data import batches, buckets, group_store, reward_store, shards
-from rest_jax.models import heads, t5
+from rest_jax.models import heads, reward, t5
 from rest_jax.rewards import agreement, learned
 from rest_jax.stages import artifact, fitting, policies, score
 from rest_jax.training import objectives
 
 VERSION = 1
+RANK_AGREEMENT = 'rank_agreement'
 
 
 class Rated(NamedTuple):
@@ -47,8 +48,9 @@ def train_reward(
   """Fits a reward model to rated candidates, started from a policy.
 
   A source's candidates share one encoding. Sources are held out whole; the best
-  parameters are those with the highest Spearman correlation inside held-out
-  groups, since a filter chooses there.
+  parameters are those with the highest mean of two Spearman correlations, over all
+  held-out pairs and inside groups: a global threshold chooses by the first, a
+  filter inside groups lives on the second.
 
   Args:
     run: the MODEL_DIR in use.
@@ -109,12 +111,14 @@ def train_reward(
         target_length=target_length,
       )
       found = agreement.agreement(scorer(held_out.groups), held_out.ratings)
-      return {k: np.nan if v is None else v for k, v in found.to_dict().items()}
+      values = {k: np.nan if v is None else v for k, v in found.to_dict().items()}
+      both = (values['spearman'] + values['spearman_in_groups']) / 2
+      return values | {RANK_AGREEMENT: both}
 
     fitted = fitting.fit(
       work,
       run.mesh,
-      module=heads.ScalarHeadT5,
+      module=reward.RewardT5,
       config=start.config,
       objective=objective,
       optimiser=optimiser,
@@ -129,7 +133,7 @@ def train_reward(
       ),
       warm_start=lambda initial: heads.warm_start(initial, start.params),
       evaluate=evaluate,
-      eval_metric='spearman_in_groups',
+      eval_metric=RANK_AGREEMENT,
       mode='max',
     )
     policies.save_model(

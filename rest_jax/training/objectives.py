@@ -12,8 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from rest_jax.losses import behavioural_cloning, regression
-from rest_jax.models import t5
-from rest_jax.rewards import learned
+from rest_jax.models import reward, t5
 from rest_jax.training import step as step_lib
 
 
@@ -81,7 +80,7 @@ class Regression:
     def loss(
       params: Any, batch: Mapping[str, jax.Array], rng: jax.Array
     ) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
-      predictions = learned.predict(
+      predictions = reward.predict(
         params,
         batch,
         config=config,
