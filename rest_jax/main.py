@@ -8,6 +8,7 @@ kind only, from what MODEL_DIR already holds. `--dry_run` prints the plan.
 """
 
 import difflib
+import errno
 import os
 import pathlib
 import re
@@ -84,7 +85,7 @@ def parse_gin(
   for file in files:
     try:
       gin.parse_config_file(file)
-    except OSError as error:
+    except (OSError, TypeError) as error:  # gin's reader fails so on a missing file
       raise ValueError(_unknown_file(file, error)) from error
     except (ValueError, SyntaxError, ImportError, AttributeError) as error:
       raise ValueError(f'gin file {file}: {error}') from error
@@ -153,8 +154,11 @@ def main(argv: Sequence[str]) -> int:
     parse_gin(_GIN_FILE.value, _GIN_BINDINGS.value, _GIN_SEARCH_PATHS.value)
     require_macros()
     return run(_RUN_MODE.value, dry_run=_DRY_RUN.value)
-  except (ValueError, TypeError, OSError) as error:
+  except (ValueError, TypeError, OSError, FloatingPointError) as error:
     return _fail(error)
+  except KeyboardInterrupt:
+    print('\nstopped; the same command goes on from here', file=sys.stderr)
+    return 130
 
 
 def console() -> None:
@@ -172,6 +176,8 @@ def _fail(error: Exception) -> int:
     raise error
   # Gin appends which configurables it was calling; the sentence before says it all.
   message = str(error).split('\n  In call to configurable')[0].rstrip()
+  if getattr(error, 'errno', None) == errno.ENOSPC or 'RESOURCE_EXHAUSTED' in message:
+    message += '. The disk is full: make room, and the same command goes on from here'
   print(f'\nerror: {message}', file=sys.stderr)
   command = shlex.join(sys.argv)
   print(f'(REST_JAX_TRACEBACK=1 shows where; command: {command})', file=sys.stderr)
@@ -183,15 +189,19 @@ def _macros() -> set[str]:
   return {scope for scope, selector in gin.config._CONFIG if selector == 'gin.macro'}
 
 
-def _unknown_file(file: str, error: OSError) -> str:
+def _unknown_file(file: str, error: Exception) -> str:
   known = sorted(
     str(path.relative_to(root))
     for root in GIN_ROOTS
     for path in (root / 'gin_configs').rglob('*.gin')
   )
   near = difflib.get_close_matches(file, known, n=3, cutoff=0.4) or known[:5]
-  reason = str(error).splitlines()[0]
-  return f'cannot read gin file {file!r} ({reason}); near it: {", ".join(near)}'
+  missing = isinstance(error, TypeError)
+  reason = 'no such file' if missing else str(error).splitlines()[0]
+  return (
+    f'cannot read gin file {file!r}, or one that it includes ({reason}); near it: '
+    f'{", ".join(near)}'
+  )
 
 
 if __name__ == '__main__':

@@ -31,6 +31,7 @@ def rest(
   thresholds: Sequence[Sequence[float]],
   filter_fn: Callable[[float], Any] = filters.GlobalThreshold,
   ingest_sources: Stage | None = None,
+  read_ratings: Stage | None = None,
 ) -> artifact.Artifact:
   """Runs ReST and returns the report.
 
@@ -40,6 +41,7 @@ def rest(
     sample_to_rate, rate: how candidates come to ratings for the reward model.
     thresholds: for each Grow step the rising thresholds of its Improve steps.
     filter_fn: makes the filter F(x, y; τ) of a threshold.
+    read_ratings: reads a file of ratings, in place of sample_to_rate and rate.
     ingest_sources: reads source-only text for Grow, x ~ p(x); None grows on D.
 
   Returns:
@@ -52,9 +54,12 @@ def rest(
   # Line 1: train the policy on D by negative log-likelihood.
   policy = bc = supervise(run, corpus=corpus)
 
-  # The reward model, from ratings of the supervised policy's candidates.
-  rated = sample_to_rate(run, corpus=corpus, policy=bc, grow_step=0)
-  ratings = rate(run, samples=rated)
+  # The reward model, from a file of ratings or from ratings of BC's candidates.
+  if read_ratings is not None:
+    rated = ratings = read_ratings(run, corpus=corpus)
+  else:
+    rated = sample_to_rate(run, corpus=corpus, policy=bc, grow_step=0)
+    ratings = rate(run, samples=rated)
   reward_model = train_reward(run, policy=bc, samples=rated, ratings=ratings)
 
   policies = [(0, 0, bc)]

@@ -88,10 +88,14 @@ def start_program(model_dir, *arguments):
   )
 
 
-@functools.cache
 def finished(tmp_path_factory):
   """The MODEL_DIR of an undisturbed run, one for all tests of a process."""
-  model_dir = tmp_path_factory.mktemp('minimal') / 'run'
+  return _run_once(tmp_path_factory.getbasetemp())
+
+
+@functools.cache
+def _run_once(directory):
+  model_dir = directory / 'minimal_run'
   start(model_dir)
   return model_dir
 

@@ -24,6 +24,7 @@ from rest_jax import paths
 from rest_jax.stages import cost as cost_lib
 from rest_jax.stages import fingerprint as fingerprint_lib
 from rest_jax.stages import progress as progress_lib
+from rest_jax.training import mesh as mesh_lib
 
 STAGE_FILE = paths.MARKER
 CONFIG_FILE = 'config.gin'
@@ -111,6 +112,8 @@ class Run:
     reuse_from: other runs' directories whose finished artifacts with the same
       fingerprints serve here too, in place (a sweep shares its BC policy so).
     mesh: the devices that the stages run on.
+    logical_axis_rules: which axis of the mesh each logical axis of an array is
+      spread over; changes no result beyond rounding.
     only: the kinds of stages or names of artifacts that may be built, such as
       {'grow'}; None means all. Others are reused or planned.
     dry_run: build nothing, plan everything.
@@ -122,6 +125,7 @@ class Run:
     model_dir: str,
     *,
     mesh: jax.sharding.Mesh,
+    logical_axis_rules: mesh_lib.Rules = mesh_lib.DEFAULT_RULES,
     reuse_from: Sequence[str] = (),
     only: frozenset[str] | None = None,
     dry_run: bool = False,
@@ -129,6 +133,11 @@ class Run:
   ):
     self.model_dir = paths.as_path(model_dir)
     self.mesh = mesh
+    # Tuples, since compiled programs are looked up by them.
+    self.rules: mesh_lib.Rules = tuple(
+      (axis, tuple(mesh_axes) if isinstance(mesh_axes, list) else mesh_axes)
+      for axis, mesh_axes in logical_axis_rules
+    )
     self.config_text = config_text
     self._roots = [self.model_dir, *(paths.as_path(root) for root in reuse_from)]
     self._only = only
@@ -179,9 +188,11 @@ class Run:
     size = size or {}
     found = self._find(name, print_)
     if found is not None:
+      # A kill right after publication can leave the work directory behind.
+      paths.remove_tree(self.model_dir / WORK_DIR / f'{name}-{print_[:12]}')
       return self._log(Artifact(name, stage, found, print_, True), 'reused', size)
     path = self.model_dir / name
-    if path.exists() and not replaceable:
+    if path.exists() and not (replaceable and _is_made_by(path, stage)):
       _refuse(path, identity)
     ready = all(value.finished for value in present.values())
     allowed = self._only is None or bool({stage, name} & self._only)
@@ -205,8 +216,12 @@ class Run:
       'results': work.results,
       'files': _file_sizes(work.path),
     }
+    # A kill just before publication leaves a record, which is written anew.
+    record['files'].pop(STAGE_FILE, None)
     paths.write_json_atomic(work.path / STAGE_FILE, record)
-    paths.remove_tree(path)  # only a replaceable artifact is there still
+    if path.exists():  # a replaceable artifact: out of the way in one step
+      paths.remove_tree(directory / 'replaced')
+      paths.publish(path, directory / 'replaced')
     paths.publish(work.path, path)
     paths.remove_tree(directory)
     progress_lib.say(f'{name}: finished in {record["cost"]["seconds"]:,.1f} s')
@@ -253,6 +268,11 @@ def _refuse(path: epath.Path, identity: Mapping[str, Any]) -> None:
     'never overwritten: choose another --gin.MODEL_DIR (REUSE_FROM shares what '
     'has not changed), restore the settings, or remove that directory'
   )
+
+
+def _is_made_by(path: epath.Path, stage: str) -> bool:
+  """Tells whether a finished artifact of this kind lies at `path`."""
+  return (path / STAGE_FILE).exists() and _read_record(path)['stage'] == stage
 
 
 def _read_record(path: epath.Path) -> dict[str, Any]:

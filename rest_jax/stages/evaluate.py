@@ -87,7 +87,7 @@ def evaluate(
       seed=seed,
       settings=sampler,
     )
-    model = policies.load_model(policy.path, t5.T5, run.mesh)
+    model = policies.load_model(policy.path, t5.T5, run)
     with progress_lib.progress(name, 4, unit='parts') as advance, work.devices():
       samples = held_out.sample(model.params, model.config)
       advance(1, note='sampled')
@@ -95,7 +95,7 @@ def evaluate(
       advance(1, note='decoded greedily')
       proxy = held_out.rewards(samples)
       advance(1, note='scored')
-      base = policies.load_model(bc.path, t5.T5, run.mesh)
+      base = policies.load_model(bc.path, t5.T5, run)
       kl = divergence.sequence_kl(
         (model.config, model.params),
         (base.config, base.params),

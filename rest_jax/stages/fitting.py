@@ -52,7 +52,13 @@ class Fitted:
   def best_evaluation(self) -> dict[str, float]:
     """All values of the best evaluation."""
     lines = [h for h in self.result.history if h['step'] == self.best_step]
-    return {k: v for line in lines for k, v in line.items() if k != 'step'}
+    prefix = 'eval_'  # the trainer's, for what evaluate returned
+    return {
+      name.removeprefix(prefix): value
+      for line in lines
+      for name, value in line.items()
+      if name.startswith(prefix)
+    }
 
   def results(self) -> dict[str, Any]:
     """JSON values for stage.json: where the best lay, and the curves."""
@@ -74,7 +80,7 @@ class Fitted:
 
 def fit(
   work: artifact.Work,
-  mesh: jax.sharding.Mesh,
+  run: artifact.Run,
   *,
   module: type[nn.Module],
   config: t5.T5Config,
@@ -92,7 +98,7 @@ def fit(
   Args:
     work: the stage's unfinished artifact; events go into it, checkpoints into
       its scratch.
-    mesh: the devices.
+    run: on whose mesh to train.
     module, config: what to train.
     objective, optimiser: of `training`.
     batch_fn: step -> batch.
@@ -107,13 +113,15 @@ def fit(
     config,
     cast(Hashable, objective),
     optimiser,
-    mesh,
+    run.mesh,
+    run.rules,
     settings.num_microbatches,
   )
   state = step_lib.init_state(
     policies.init_fn(module, config),
     transformation,
-    mesh,
+    run.mesh,
+    run.rules,
     rng=jax.random.key(settings.seed),
     learning_rate_scale=settings.learning_rate_scale,
   )
@@ -121,7 +129,7 @@ def fit(
     state = step_lib.state_from_params(
       warm_start(state.params),
       transformation,
-      mesh,
+      run.mesh,
       learning_rate_scale=settings.learning_rate_scale,
     )
   done = loop.resume_step(work.scratch) or 0
@@ -163,6 +171,7 @@ def _train_step(
   objective: Any,
   optimiser: Any,
   mesh: jax.sharding.Mesh,
+  rules: mesh_lib.Rules,
   num_microbatches: int,
 ) -> step_lib.TrainStep:
   """One step object for equal settings: all Improve steps share its programs."""
@@ -171,6 +180,7 @@ def _train_step(
     objective.loss_fn(config),
     _transformation(optimiser),
     mesh=mesh,
+    rules=rules,
     num_microbatches=num_microbatches,
   )
 

@@ -5,6 +5,7 @@ The artifact is the group set D_g: the policy's samples united with the data.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -74,7 +75,7 @@ def grow(
   }
 
   def build(work: artifact.Work) -> None:
-    model = policies.load_model(policy.path, t5.T5, run.mesh)
+    model = policies.load_model(policy.path, t5.T5, run)
     draw = sampler_lib.Sampler(
       model.params,
       model.config,
@@ -115,8 +116,34 @@ def grow(
 
   inputs = {'corpus': corpus, 'policy': policy, 'sources': sources}
   return run.stage(
-    'grow', name=name, version=VERSION, params=params, inputs=inputs, build=build
+    'grow',
+    name=name,
+    version=VERSION,
+    params=params,
+    inputs=inputs,
+    build=build,
+    size=_planned_size(
+      sources or corpus, split, num_sources, num_samples, target_length
+    ),
   )
+
+
+def _planned_size(
+  sources: artifact.Artifact,
+  split: str,
+  num_sources: int | None,
+  num_samples: int,
+  target_length: int,
+) -> dict[str, Any]:
+  """What the plan says: samples, and the bytes of their tokens at full length."""
+  counts = [] if num_sources is None else [num_sources]
+  if sources.finished:
+    counts.append(sources.results['splits'][split]['sources'])
+  if not counts:
+    return {'samples a source': num_samples}
+  samples = min(counts) * num_samples
+  bytes_a_token = 8  # int32 and the float32 log-probability, before compression
+  return {'samples': samples, 'bytes at most': samples * target_length * bytes_a_token}
 
 
 def _cut(shards: Sequence, num_sources: int | None) -> list[tuple]:

@@ -126,7 +126,7 @@ def load(
     scorer=scorer
     or score.load_reward_model(
       reward_model,
-      run.mesh,
+      run,
       task_feature_lengths=task_feature_lengths,
       batch_size=settings.batch_size,
     ),

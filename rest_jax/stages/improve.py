@@ -125,7 +125,7 @@ def improve(
       f'{report["candidates"]:,} candidates, of {report["kept_sources"]:,} of '
       f'{report["sources"]:,} sources'
     )
-    start = policies.load_model(policy.path, t5.T5, run.mesh)
+    start = policies.load_model(policy.path, t5.T5, run)
     held_out = held_out_lib.load(
       run,
       corpus=corpus,
@@ -155,7 +155,7 @@ def improve(
     )
     fitted = fitting.fit(
       work,
-      run.mesh,
+      run,
       module=t5.T5,
       config=start.config,
       objective=objective,

@@ -17,6 +17,7 @@ from flax import linen as nn
 from rest_jax import paths
 from rest_jax.data import vocabularies
 from rest_jax.models import t5
+from rest_jax.stages import artifact
 from rest_jax.training import checkpoints
 from rest_jax.training import mesh as mesh_lib
 
@@ -49,21 +50,21 @@ def save_model(
 
 
 def load_model(
-  directory: epath.Path, module: type[nn.Module], mesh: jax.sharding.Mesh
+  directory: epath.Path, module: type[nn.Module], run: artifact.Run
 ) -> Model:
   """Reads a trained model, its parameters straight into their shards.
 
   Args:
     directory: of the artifact.
     module: the Flax module that the parameters belong to, t5.T5 or a head.
-    mesh: where the parameters go.
+    run: on whose mesh the parameters go.
 
   Raises:
     ValueError: a file is missing or a parameter is not of the module's shape.
   """
   config = load_config(directory)
   abstract = abstract_params(cast(Hashable, module), config)
-  shardings = mesh_lib.param_shardings(mesh, abstract)
+  shardings = mesh_lib.param_shardings(run.mesh, abstract, run.rules)
   latest = checkpoints.latest_checkpoint(directory)
   params = checkpoints.load_params(
     latest, abstract=nn.meta.unbox(abstract), shardings=shardings

@@ -15,6 +15,14 @@ from rest_jax.report import page
 from rest_jax.stages import artifact
 
 VERSION = 1
+# The curves that a reader looks at; the others are in metrics.jsonl.
+SHOWN_CURVES = {
+  'loss': 'loss',
+  'eval_held_out_loss': 'eval_loss',
+  'eval_spearman': 'spearman',
+  'eval_spearman_in_groups': 'spearman_in_groups',
+  'eval_reward': 'eval_reward',
+}
 POLICY_KEYS = (
   'reward_mean',
   'reward_interval',
@@ -158,7 +166,13 @@ def _reward_model(
   kind = None
   if grown:
     kind = paths.read_json(grown[0].rewards.path / 'normaliser.json')['kind']
-  return {**reward_model.results['held_out'], 'normaliser': kind}
+  found = reward_model.results['held_out']
+  return {
+    **found,
+    'num_pairs': int(found['pairs']),
+    'num_groups': int(found['groups_used']),
+    'normaliser': kind,
+  }
 
 
 def _grow(grown: Grown, trained: Sequence[Trained]) -> dict[str, Any]:
@@ -247,8 +261,9 @@ def _curves(entry: artifact.HistoryEntry) -> list[dict[str, Any]]:
   """The training curves that a stage wrote down, if it trained anything."""
   curves = entry.artifact.results.get('curves', {})
   return [
-    {'stage': entry.artifact.name, 'metric': metric, **curve}
+    {'stage': entry.artifact.name, 'metric': SHOWN_CURVES[metric], **curve}
     for metric, curve in curves.items()
+    if metric in SHOWN_CURVES
   ]
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from rest_jax import paths
@@ -70,7 +69,7 @@ def score(
   def build(work: artifact.Work) -> None:
     score_groups = scorer or load_reward_model(
       reward_model,
-      run.mesh,
+      run,
       task_feature_lengths=task_feature_lengths,
       batch_size=batch_size,
     )
@@ -110,7 +109,7 @@ def score(
 
 def load_reward_model(
   reward_model: artifact.Artifact | None,
-  mesh: jax.sharding.Mesh,
+  run: artifact.Run,
   *,
   task_feature_lengths: Mapping[str, int],
   batch_size: int,
@@ -118,13 +117,13 @@ def load_reward_model(
   """Reads a trained reward model as a scorer."""
   assert reward_model is not None, 'a scorer takes its place'
   source_length, target_length = buckets.feature_lengths(task_feature_lengths)
-  model = policies.load_model(reward_model.path, reward.RewardT5, mesh)
+  model = policies.load_model(reward_model.path, reward.RewardT5, run)
   scale = learned.RatingScale(**paths.read_json(reward_model.path / SCALE_FILE))
   return learned.LearnedReward(
     model.params,
     model.config,
     scale,
-    mesh=mesh,
+    mesh=run.mesh,
     batch_size=batch_size,
     source_length=source_length,
     target_length=target_length,

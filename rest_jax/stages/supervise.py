@@ -81,7 +81,7 @@ def supervise(
     held_out = batches.GroupBatches(corpus.path / 'validation', **shape)
     fitted = fitting.fit(
       work,
-      run.mesh,
+      run,
       module=t5.T5,
       config=config,
       objective=objective,

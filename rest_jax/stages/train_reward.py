@@ -83,7 +83,7 @@ def train_reward(
   }
 
   def build(work: artifact.Work) -> None:
-    start = policies.load_model(policy.path, t5.T5, run.mesh)
+    start = policies.load_model(policy.path, t5.T5, run)
     rated, held_out = split_rated(samples.path, ratings.path, held_out_fraction, seed)
     scale = learned.RatingScale.fit(np.concatenate(rated.ratings))
     _write(work.scratch / 'rated', rated)
@@ -117,7 +117,7 @@ def train_reward(
 
     fitted = fitting.fit(
       work,
-      run.mesh,
+      run,
       module=reward.RewardT5,
       config=start.config,
       objective=objective,

