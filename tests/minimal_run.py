@@ -1,6 +1,6 @@
 """ReST end to end on the embedded corpus, as small as it can be and still be it.
 
-  python -m tests.minimal_run MODEL_DIR [--kill=REGEX] [--block] [RUN_MODE [BINDING ...]]
+  python -m tests.minimal_run MODEL_DIR [--kill=REGEX] [--block] [MODE [BINDING ...]]
 
 With --kill the program dies by SIGKILL as the second file or directory whose final
 path matches is about to take its name: the first is done, the second half done.
@@ -100,6 +100,12 @@ def _run_once(directory):
   return model_dir
 
 
+def reward(source, candidate, reference):
+  """A reward of a user's own."""
+  del source, reference
+  return float(len(candidate))
+
+
 def summary(model_dir):
   return json.loads((model_dir / 'report' / 'summary.json').read_text())
 
@@ -114,21 +120,25 @@ def fingerprints(model_dir):
   return {name: record(model_dir, name)['fingerprint'] for name in sorted(found)}
 
 
-def params(model_dir, name):
-  """Returns {path: array} of a trained model, read without a mesh."""
-  import jax
+def load_model(model_dir, name):
+  """Reads the trained model of an artifact."""
+  from etils import epath
 
   from rest_jax.models import reward, t5
-  from rest_jax.stages import policies
+  from rest_jax.stages import artifact, policies
   from rest_jax.training import mesh
 
   module = reward.RewardT5 if name == 'reward_model' else t5.T5
-  from etils import epath
+  run = artifact.Run(str(model_dir), mesh=mesh.make_mesh())
+  return policies.load_model(epath.Path(model_dir) / name, module, run)
 
-  found = policies.load_model(
-    epath.Path(model_dir) / name, module, mesh.make_mesh()
-  ).params
-  leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(found))
+
+def params(model_dir, name):
+  """Returns {path: array} of a trained model."""
+  import jax
+
+  tree = jax.device_get(load_model(model_dir, name).params)
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
   return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 
 
@@ -151,7 +161,7 @@ class _Blocker(importlib.abc.MetaPathFinder):
   def find_spec(self, name, path=None, target=None):
     if name.split('.')[0] in ('tensorflow', 'seqio', 'tensorflow_datasets', 't5x'):
       raise ModuleNotFoundError(f'{name} is blocked', name=name)
-    return None
+    return
 
 
 def _block():

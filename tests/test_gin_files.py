@@ -3,15 +3,14 @@
 import gin
 import pytest
 
-from rest_jax import main
+from rest_jax import main, rest
+from rest_jax.models import t5
 from tests import minimal_run
 
 CONFIGS = minimal_run.ROOT / 'gin_configs'
 MODELS = sorted((CONFIGS / 'models').glob('*.gin'))
 DATA = sorted((CONFIGS / 'data').glob('*.gin'))
 RUNS = sorted((CONFIGS / 'runs').glob('*.gin'))
-# What only a user can know, by the end of the macro's name.
-SPLITS = ('TRAIN_FILES', 'VALIDATION_FILES', 'TEST_FILES')
 RATINGS = 'source\tcandidate\trating\nein Hund\ta dog\t5\n'
 
 
@@ -29,24 +28,45 @@ def _required():
 
 
 @pytest.fixture
-def placeholders(tmp_path):
-  """Bindings for macros without a default, and tiny files behind them."""
+def parse(tmp_path):
+  """Parses files with what only a user can know, and tiny files behind it."""
   for language, text in (('de', 'ein Hund\n'), ('en', 'a dog\n')):
     (tmp_path / f'text.{language}').write_text(text)
   (tmp_path / 'ratings.tsv').write_text(RATINGS)
   pair = (str(tmp_path / 'text.de'), str(tmp_path / 'text.en'))
-  known = {name: pair for name in SPLITS}
-  known |= {
+  always = {f'{split}_FILES': pair for split in ('TRAIN', 'VALIDATION', 'TEST')}
+  always |= {
     'MODEL_DIR': str(tmp_path / 'run'),
-    'SOURCE_FILES': pair[0],
+    'SOURCE_FILES': pair[:1],
     'RATINGS_FILE': str(tmp_path / 'ratings.tsv'),
-    'VOCAB_SIZE': 500,
   }
+  needed = {
+    'VOCAB_SIZE': 500,
+    'TFDS_NAME': 'wmt16_translate/ro-en:1.0.0',
+    'SOURCE_LANGUAGE': 'ro',
+    'TARGET_LANGUAGE': 'en',
+    'MIXTURE_OR_TASK_NAME': 'nothing',
+  }
+  reward = tmp_path / 'reward.gin'
+  reward.write_text(
+    'from __gin__ import dynamic_registration\n'
+    'from tests import minimal_run\n'
+    'REWARD_FN = @minimal_run.reward\n'
+  )
 
-  def bindings():
-    return [f'{name} = {known[name]!r}' for name in sorted(_required() & set(known))]
+  def parse_all(*files):
+    main.parse_gin(files, [])
+    if 'REWARD_FN' in _required():
+      files = [*files, str(reward)]
+      main.parse_gin(files, [])
+    given = {k: v for k, v in always.items() if k in main._macros()}
+    given |= {k: v for k, v in needed.items() if k in _required()}
+    main.parse_gin(files, [f'{name} = {value!r}' for name, value in given.items()])
+    if unknown := _required():
+      pytest.fail(f'this test has no placeholder for {sorted(unknown)}')
+    main.require_macros()
 
-  return bindings
+  return parse_all
 
 
 def test_there_are_files_of_every_kind():
@@ -60,29 +80,24 @@ def test_a_model_file_makes_a_model_beside_rest(path):
     main.parse_gin(['gin_configs/rest.gin', str(path)], ['VOCAB_SIZE = 500'])
   # The same macro sizes the embedding and the vocabulary that ingest trains.
   size = gin.query_parameter('VOCAB_SIZE/macro.value')
-  from rest_jax.models import t5
-
   config = gin.get_configurable(t5.T5Config)()
   assert config.vocab_size == size > 0
 
 
 @pytest.mark.parametrize('path', DATA, ids=_name)
-def test_a_data_file_binds_what_rest_needs(path):
+def test_the_plan_of_a_data_file_can_be_printed(path, parse, capsys):
   files = ['gin_configs/rest.gin', 'gin_configs/models/tiny.gin']
-  main.parse_gin(files, [])
-  needed = {'CORPUS', 'RATER'}
-  assert needed <= _required()
   main.parse_gin([*files, str(path)], [])
-  assert needed - _required(), 'it binds neither a corpus nor a rater'
+  if 'CORPUS' in _required():  # it adds to a corpus
+    files.append('gin_configs/data/everyday.gin')
+  parse(*files, str(path))
+  assert main.run('rest', dry_run=True) == 0
+  assert 'reward_model' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('path', RUNS, ids=_name)
-def test_the_plan_of_a_run_file_can_be_printed(path, placeholders, capsys):
-  main.parse_gin([str(path)], [])
-  main.parse_gin([str(path)], placeholders())
-  if unknown := _required():
-    pytest.fail(f'give placeholders for {sorted(unknown)}')
-  main.require_macros()
+def test_the_plan_of_a_run_file_can_be_printed(path, parse, capsys):
+  parse(str(path))
   assert main.run('rest', dry_run=True) == 0
   printed = capsys.readouterr().out
   for name in ('corpus', 'bc', 'reward_model', 'grow_1', 'improve_1_1', 'report'):
@@ -91,7 +106,5 @@ def test_the_plan_of_a_run_file_can_be_printed(path, placeholders, capsys):
 
 @pytest.mark.parametrize('path', RUNS, ids=_name)
 def test_the_thresholds_of_a_run_file_rise(path):
-  from rest_jax import rest
-
   main.parse_gin([str(path)], [])
   rest.check_thresholds(gin.query_parameter('THRESHOLDS/macro.value'))

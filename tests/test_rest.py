@@ -6,12 +6,9 @@ import shutil
 
 import numpy as np
 import pytest
-from etils import epath
 
 from rest_jax import main, rest
-from rest_jax.models import t5
 from rest_jax.stages import policies
-from rest_jax.training import mesh
 from tests import minimal_run
 
 STAGES = {
@@ -137,7 +134,7 @@ def test_a_second_start_reuses_everything(finished, tmp_path, capsys):
 
 def test_a_changed_setting_in_the_same_directory_is_refused(finished):
   before = minimal_run.fingerprints(finished)
-  with pytest.raises(ValueError, match='params.num_steps was 10 and is 11'):
+  with pytest.raises(ValueError, match=r'params.num_steps was 10 and is 11'):
     minimal_run.start(finished, bindings=['TRAIN_STEPS = 11'])
   assert minimal_run.fingerprints(finished) == before
 
@@ -198,7 +195,9 @@ def test_thresholds_that_cannot_be_right_are_refused_before_any_work(thresholds,
 @pytest.mark.parametrize(
   ('threshold', 'told'), [(0.05, 'must exceed the mean reward'), (1.0, 'keeps nothing')]
 )
-def test_a_threshold_that_does_not_suit_the_rewards(finished, tmp_path, threshold, told):
+def test_a_threshold_that_does_not_suit_the_rewards(
+  finished, tmp_path, threshold, told
+):
   bindings = [_reuse(finished), f'THRESHOLDS = (({threshold},),)']
   with pytest.raises(ValueError, match=told) as error:
     minimal_run.start(tmp_path, bindings=bindings)
@@ -220,4 +219,4 @@ def test_a_checkpoint_of_another_shape_is_named(finished, tmp_path):
   file = tmp_path / 'bc' / policies.MODEL_FILE
   file.write_text(json.dumps(json.loads(file.read_text()) | {'mlp_dim': 64}))
   with pytest.raises(ValueError, match=r'wi_0.*\(16, 32\).*\(16, 64\)|wi_0.*64.*32'):
-    policies.load_model(epath.Path(tmp_path / 'bc'), t5.T5, mesh.make_mesh())
+    minimal_run.load_model(tmp_path, 'bc')

@@ -19,7 +19,9 @@ def bare(streamed, tmp_path_factory):
   model_dir.mkdir()
   for name in ('corpus', 'bc', 'rating_samples', 'ratings', 'reward_model'):
     (model_dir / name).symlink_to(streamed / name)
-  done = minimal_run.start_program(model_dir, '--block', 'rest', 'THRESHOLDS = ((0.6,),)')
+  done = minimal_run.start_program(
+    model_dir, '--block', 'rest', 'THRESHOLDS = ((0.6,),)'
+  )
   assert done.returncode == 0, done.stderr[-3000:]
   assert done.stdout.splitlines()[-1] == 'loaded'
   return model_dir

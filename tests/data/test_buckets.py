@@ -21,7 +21,7 @@ def test_a_bucket_is_the_first_that_holds_the_length():
     10,
     10,
   ]
-  with pytest.raises(ValueError, match='11 tokens is longer than the longest.*10'):
+  with pytest.raises(ValueError, match=r'11 tokens is longer than the longest.*10'):
     buckets.bucket(11, (4, 8, 10))
 
 
@@ -37,9 +37,11 @@ def test_training_buckets_are_shares_of_the_longest():
   assert buckets.training_buckets({'inputs': 4, 'targets': 2}, (0.1, 1.0))[0] == (2, 2)
 
 
-@pytest.mark.parametrize('shares', [(), (0.5,), (0.5, 0.5, 1.0), (1.0, 0.5), (0.7, 2.0)])
+@pytest.mark.parametrize(
+  'shares', [(), (0.5,), (0.5, 0.5, 1.0), (1.0, 0.5), (0.7, 2.0)]
+)
 def test_shares_that_do_not_rise_to_1_are_refused(shares):
-  with pytest.raises(ValueError, match='must rise to 1.0'):
+  with pytest.raises(ValueError, match=r'must rise to 1.0'):
     buckets.training_buckets({'inputs': 8, 'targets': 8}, shares)
 
 

@@ -96,7 +96,7 @@ def test_another_input_is_another_artifact(tmp_path):
   one = _stage(_run(tmp_path), name='one')
   two = _stage(_run(tmp_path), name='two', params={'steps': 6})
   _stage(_run(tmp_path), inputs={'source': one})
-  with pytest.raises(ValueError, match='inputs.source was') as error:
+  with pytest.raises(ValueError, match=r'inputs.source was') as error:
     _stage(_run(tmp_path), inputs={'source': two})
   assert one.fingerprint in str(error.value) and two.fingerprint in str(error.value)
 
@@ -209,7 +209,11 @@ def test_only_some_stages_may_build(tmp_path):
   assert _stage(run, stage='shout', name='by_name').finished
   # An allowed stage whose input is not there yet is planned too.
   waiting = _stage(run, name='waiting', inputs={'source': not_allowed})
-  assert (built.finished, not_allowed.finished, waiting.finished) == (True, False, False)
+  assert (built.finished, not_allowed.finished, waiting.finished) == (
+    True,
+    False,
+    False,
+  )
   outcomes = [entry.outcome for entry in run.history]
   assert outcomes == ['built', 'planned', 'built', 'planned']
 
@@ -222,13 +226,13 @@ def test_only_a_view_is_replaced(tmp_path):
 
 def test_no_other_stages_artifact_is_replaced(tmp_path):
   _stage(_run(tmp_path))
-  with pytest.raises(ValueError, match="stage was 'spell' and is 'shout'"):
+  with pytest.raises(ValueError, match=r"stage was 'spell' and is 'shout'"):
     _stage(_run(tmp_path), stage='shout', replaceable=True)
 
 
 def test_a_file_of_the_users_is_not_replaced_by_a_view(tmp_path):
   (tmp_path / 'word').mkdir()
   (tmp_path / 'word' / 'thesis.txt').write_text('years of work')
-  with pytest.raises(ValueError, match='no stage.json'):
+  with pytest.raises(ValueError, match=r'no stage.json'):
     _stage(_run(tmp_path), replaceable=True)
   assert (tmp_path / 'word' / 'thesis.txt').exists()
