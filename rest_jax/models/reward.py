@@ -98,5 +98,5 @@ def predict(
   )
   log_probs = token_log_probs.token_log_probs(logits, batch['decoder_target_tokens'])
   sums = jnp.sum(jnp.where(mask, log_probs, 0.0), axis=-1)
-  mean_log_probs = sums / jnp.maximum(lengths, 1)
+  mean_log_probs = sums / jnp.maximum(lengths, 1).astype(jnp.float32)
   return heads.read_last(scalars, lengths) + likelihood * mean_log_probs

@@ -98,6 +98,8 @@ class LearnedReward:
   ) -> None:
     """Scores one batch of sources into `rewards`, a turn of candidates at a time."""
     most = max(len(group.tokens) for group in groups)
+    if most == 0:  # bare sources; there is nothing to score
+      return
     samples = min(most, self._max_samples)
     longest = max((len(t) for group in groups for t in group.tokens), default=1)
     source_length = max(len(group.source_tokens) for group in groups)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any, cast
 
@@ -16,6 +17,8 @@ from rest_jax.training import events as events_lib
 from rest_jax.training import loop, objectives
 from rest_jax.training import mesh as mesh_lib
 from rest_jax.training import step as step_lib
+
+COST_PERIOD_S = 10.0  # between two times that a training stage's cost is written
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,10 +156,26 @@ def fit(
       patience=settings.patience,
       checkpoint_period_steps=settings.checkpoint_period_steps,
       log_period_steps=max(1, min(100, settings.num_steps // 20)),
-      progress=advance,
+      progress=_saving_cost(work, advance),
       events=events,
     )
   return Fitted(objective.name, result)
+
+
+def _saving_cost(
+  work: artifact.Work, advance: progress_lib.Advance
+) -> progress_lib.Advance:
+  """Writes the cost down now and then, so that a kill loses little of it."""
+  saved = time.monotonic()
+
+  def advance_and_save(steps: int, note: str = '') -> None:
+    nonlocal saved
+    advance(steps, note)
+    if time.monotonic() - saved > COST_PERIOD_S:
+      saved = time.monotonic()
+      work.save_cost()
+
+  return advance_and_save
 
 
 @functools.cache

@@ -22,13 +22,6 @@ CONFIG = t5.T5Config(
 PREDICT = jax.jit(reward.predict, static_argnames=('config',))
 
 
-@pytest.fixture(autouse=True)
-def dtype_promotion():
-  """Standard promotion: `predict` divides sums by whole numbers of tokens."""
-  with jax.numpy_dtype_promotion('standard'):
-    yield
-
-
 @functools.partial(jax.jit, static_argnames=('module',))
 def apply(module, params, batch):
   inputs = batch['encoder_input_tokens'], batch['decoder_input_tokens']

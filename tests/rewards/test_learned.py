@@ -72,7 +72,6 @@ def test_scores_do_not_depend_on_how_the_work_is_cut(settings):
     np.testing.assert_allclose(found, values, atol=2e-5)
 
 
-@pytest.mark.xfail(raises=ValueError, reason='range() of step 0 in LearnedReward._fill')
 def test_sources_without_any_candidate_have_no_score():
   bare = [group for group in _groups() if not group.tokens]
   assert [values.size for values in _score(bare)] == [0]
