@@ -31,8 +31,8 @@ RUN_MODES: dict[str, frozenset[str] | None] = {
   'evaluate': frozenset({'evaluate'}),
   'report': frozenset({'report'}),
 }
-# Where gin files are looked for besides --gin_search_paths.
 CACHE_DIR = '~/.cache/rest_jax/xla'  # compiled programs, shared by all runs
+# Where gin files are looked for besides --gin_search_paths.
 GIN_ROOTS = (pathlib.Path(__file__).parent.parent, pathlib.Path(__file__).parent)
 
 _GIN_FILE = flags.DEFINE_multi_string(

@@ -11,7 +11,7 @@ from rest_jax.data import buckets, group_store, vocabularies
 from rest_jax.models import t5
 from rest_jax.sampling import draws
 from rest_jax.sampling import sampler as sampler_lib
-from rest_jax.stages import artifact, score
+from rest_jax.stages import artifact, fingerprint, score
 
 # Stands in the place of a Grow step in the identities of held-out samples, so that
 # every policy is evaluated with the same random numbers, and none with a Grow's.
@@ -113,8 +113,18 @@ def load(
     split: such as 'validation'.
     num_sources: the first so many; None takes all.
     num_samples, task_feature_lengths, decoding, seed, settings: see HeldOut.
+
+  Raises:
+    ValueError: `rewards` come from another scorer.
   """
   source_length, target_length = buckets.feature_lengths(task_feature_lengths)
+  scored_by = rewards.record['params']['scorer']
+  if fingerprint.describe(scorer) != scored_by:
+    raise ValueError(
+      f'{rewards.name} was scored by {scored_by or "the reward model"}, but held-out '
+      f'samples would be by {scorer or "the reward model"}, which its normaliser does '
+      'not fit. Bind the same scorer to score.score, improve.improve and evaluate.evaluate'
+    )
   groups: list[group_store.Group] = []
   for group in group_store.iterate_groups(corpus.path / split):
     if num_sources is not None and len(groups) >= num_sources:

@@ -19,6 +19,7 @@ from rest_jax.stages import progress as progress_lib
 
 VERSION = 1
 OVERLONG = ('drop', 'truncate')
+SPLITS = ('train', 'validation', 'test')
 
 
 def ingest(
@@ -54,11 +55,19 @@ def ingest(
       score and what a kill can lose there.
 
   Raises:
-    ValueError: an empty corpus, or one of the arguments is out of its range.
+    ValueError: an empty corpus, one that lacks a split, or an argument out of range.
   """
   if overlong not in OVERLONG:
     raise ValueError(f'overlong={overlong!r} must be one of {OVERLONG}')
   source_length, target_length = buckets.feature_lengths(task_feature_lengths)
+  missing = sorted(set(SPLITS) - set(corpus.splits))
+  if missing and vocabulary_from is None:
+    raise ValueError(
+      f'the corpus has no {" and no ".join(missing)} split: a run trains on train, '
+      'chooses by validation and reports on test; give all three'
+    )
+  # Grow unites a second corpus with D, so its ids begin with its name.
+  id_prefix = '' if vocabulary_from is None else f'{name}/'
   params = {
     'corpus': corpus,
     'vocab_size': vocab_size,
@@ -91,6 +100,7 @@ def ingest(
       target_length,
       overlong,
       sources_per_shard,
+      id_prefix,
     )
     splits = {}
     for split in corpus.splits:
@@ -123,11 +133,13 @@ class _SplitWriter:
     target_length: int,
     overlong: str,
     sources_per_shard: int,
+    id_prefix: str,
   ):
     self.vocabulary = vocabulary
     self._limits = source_length, target_length
     self._overlong = overlong
     self._sources_per_shard = sources_per_shard
+    self._id_prefix = id_prefix
 
   def write(
     self, directory: epath.Path, split: str, pairs: Iterable[corpora.Pair]
@@ -170,7 +182,7 @@ class _SplitWriter:
     references = self.vocabulary.encode_batch([pair.reference or '' for pair in pairs])
     groups = []
     for pair, source, reference in zip(pairs, sources, references, strict=True):
-      source_id = f'{split}/{counts["pairs"]:08d}'
+      source_id = f'{self._id_prefix}{split}/{counts["pairs"]:08d}'
       counts['pairs'] += 1
       source, long_source = _truncate(source, self._limits[0])
       reference, long_reference = _truncate(reference, self._limits[1])
