@@ -123,7 +123,7 @@ def load(
     raise ValueError(
       f'{rewards.name} was scored by {scored_by or "the reward model"}, but held-out '
       f'samples would be by {scorer or "the reward model"}, which its normaliser does '
-      'not fit. Bind the same scorer to score.score, improve.improve and evaluate.evaluate'
+      'not fit. Bind the same scorer to the stages score, improve and evaluate'
     )
   groups: list[group_store.Group] = []
   for group in group_store.iterate_groups(corpus.path / split):
