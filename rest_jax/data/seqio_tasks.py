@@ -12,6 +12,7 @@ step's data (the same kept candidates and rewards):
                 seqio.Mixture.
 """
 
+import contextlib
 import difflib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -88,6 +89,8 @@ def register_improve_task(
   import seqio
   import tensorflow as tf
 
+  with contextlib.suppress(RuntimeError):  # too late: TensorFlow has started
+    tf.config.set_visible_devices([], 'GPU')  # the accelerators are JAX's
   rows = batches.GroupBatches(
     group_dir,
     batch=1,
