@@ -112,7 +112,6 @@ def fit(
   """
   transformation = _transformation(optimiser)
   train_step = _train_step(
-    cast(Hashable, module),
     config,
     cast(Hashable, objective),
     optimiser,
@@ -185,7 +184,6 @@ def _transformation(optimiser: Any) -> Any:
 
 @functools.cache
 def _train_step(
-  module: Hashable,
   config: t5.T5Config,
   objective: Any,
   optimiser: Any,
@@ -194,7 +192,6 @@ def _train_step(
   num_microbatches: int,
 ) -> step_lib.TrainStep:
   """One step object for equal settings: all Improve steps share its programs."""
-  del module  # the objective applies it; here it only tells programs apart
   return step_lib.make_train_step(
     objective.loss_fn(config),
     _transformation(optimiser),
