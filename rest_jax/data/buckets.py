@@ -19,6 +19,21 @@ def lengths_up_to(limit: int) -> tuple[int, ...]:
   return (*lengths, limit)
 
 
+def sizes_up_to(limit: int) -> tuple[int, ...]:
+  """Returns padded sizes for at most `limit` items, denser than lengths, rising.
+
+  16, 24, 32, 48, 64, 80, 96, 112, 128, 160 and so on, four to a doubling; the last
+  is the limit itself.
+  """
+  sizes = []
+  size = 16
+  while size < limit:
+    sizes.append(size)
+    doubled = 1 << size.bit_length()  # the next power of two
+    size += 8 if size < 32 else max(16, doubled // 8)
+  return (*sizes, limit)
+
+
 def bucket(length: int, lengths: Sequence[int]) -> int:
   """Returns the first of the rising `lengths` that holds `length` tokens.
 

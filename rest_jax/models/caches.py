@@ -4,7 +4,7 @@ Plain pytrees that go in and come out of `T5.decode_step`; nothing is kept in a
 Flax collection.
 """
 
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ CACHE_LENGTH_AXIS = -2
 class KeysValues(NamedTuple):
   """Keys and values of one attention, two arrays of one shape.
 
-  Cross-attention: [batch, source_length, heads, head_dim]; self-attention:
+  Cross-attention: [batch, heads, source_length, head_dim]; self-attention:
   [batch, samples, heads, length, head_dim]. Scanned models put [layers] in
   front.
   """
@@ -79,33 +79,38 @@ def cache_length(cache: SelfCache) -> int:
   return jax.tree.leaves(cache)[0].shape[CACHE_LENGTH_AXIS]
 
 
-def write_position(
+def write_positions(
   cache: KeysValues,
   keys: jax.Array,  # [batch, samples, 1, heads, head_dim]
   values: jax.Array,  # [batch, samples, 1, heads, head_dim]
-  position: jax.Array,  # [] int32
+  positions: jax.Array,  # [batch, samples] int32
   layer: jax.Array | None,  # [] int32, row of a stacked cache
 ) -> KeysValues:
-  """Writes one position and touches nothing else, so XLA can work in place."""
+  """Writes one position of each row and touches nothing else, in place under XLA."""
+
+  def write_row(old: jax.Array, new: jax.Array, position: jax.Array) -> jax.Array:
+    # [heads, length, head_dim], or with [layers] in front, <- [heads, 1, head_dim]
+    zero = jnp.zeros((), jnp.int32)
+    if layer is None:
+      return jax.lax.dynamic_update_slice(old, new, (zero, position, zero))
+    return jax.lax.dynamic_update_slice(old, new[None], (layer, zero, position, zero))
 
   def write(old: jax.Array, new: jax.Array) -> jax.Array:
     # [batch, samples, 1, heads, head_dim] -> [batch, samples, heads, 1, head_dim]
     new = jnp.swapaxes(new, -3, -2).astype(old.dtype)
-    zero = jnp.zeros((), jnp.int32)
-    start: list[Any] = [zero, zero, zero, position, zero]
-    if layer is not None:
-      new, start = new[None], [layer, *start]
-    return jax.lax.dynamic_update_slice(old, new, start)
+    # Mapped over the rows, not indexed by them: the compiler then knows that no
+    # row of a sharded batch reaches into another's shard.
+    axis = 0 if layer is None else 1
+    samples = jax.vmap(write_row, in_axes=(axis, 0, 0), out_axes=axis)
+    return jax.vmap(samples, in_axes=(axis, 0, 0), out_axes=axis)(old, new, positions)
 
   return KeysValues(write(cache.keys, keys), write(cache.values, values))
 
 
 def read_layer(cache: KeysValues, layer: jax.Array | None) -> KeysValues:
-  """One layer's past as [batch, samples, length, heads, head_dim]."""
-
-  def read(x: jax.Array) -> jax.Array:
-    if layer is not None:
-      x = jax.lax.dynamic_index_in_dim(x, layer, keepdims=False)
-    return jnp.swapaxes(x, -3, -2)
-
-  return KeysValues(read(cache.keys), read(cache.values))
+  """One layer's past, [batch, samples, heads, length, head_dim] each."""
+  if layer is None:
+    return cache
+  return jax.tree.map(
+    lambda x: jax.lax.dynamic_index_in_dim(x, layer, keepdims=False), cache
+  )

@@ -232,8 +232,8 @@ class Attention(nn.Module):
   def attend_shared(
     self,
     x: jax.Array,  # [batch, samples, length, embed]
-    keys: jax.Array,  # [batch, source_length, heads, head_dim]
-    values: jax.Array,  # [batch, source_length, heads, head_dim]
+    keys: jax.Array,  # [batch, heads, source_length, head_dim]
+    values: jax.Array,  # [batch, heads, source_length, head_dim]
     bias: jax.Array,  # [batch, 1, 1, source_length], from `mask_bias`
     *,
     enable_dropout: bool = False,
@@ -249,13 +249,36 @@ class Attention(nn.Module):
     query = self._split(self.query(x))
     # [batch, samples, length, heads, head_dim] -> [batch, queries, heads, head_dim]
     query = query.reshape(batch, samples * length, self.num_heads, self.head_dim)
-    probs = self._probabilities(query, keys, bias)  # [batch, heads, queries, source]
+    scores = jnp.einsum(
+      'bqhd,bhkd->bhqk', query, keys, preferred_element_type=jnp.float32
+    )
+    probs = jax.nn.softmax(scores + bias, axis=-1)  # [batch, heads, queries, source]
     if enable_dropout and self.dropout_rate:
       # One mask per candidate: [batch, heads, samples, 1, source_length].
       unfolded = probs.reshape(batch, self.num_heads, samples, length, probs.shape[-1])
       probs = self.dropout(unfolded, deterministic=False).reshape(probs.shape)
-    mixed = jnp.einsum('bhqk,bkhd->bqhd', probs.astype(self.dtype), values)
+    mixed = jnp.einsum('bhqk,bhkd->bqhd', probs.astype(self.dtype), values)
     return self.out(mixed.reshape(batch, samples, length, -1))
+
+  def attend_past(
+    self,
+    x: jax.Array,  # [batch, samples, 1, embed], the stream of one step
+    keys: jax.Array,  # [batch, samples, heads, length, head_dim], as cached
+    values: jax.Array,  # [batch, samples, heads, length, head_dim]
+    bias: jax.Array,  # [batch, samples, heads, length], the mask included
+  ) -> jax.Array:  # [batch, samples, 1, embed]
+    """Attends from one position of each row to the row's cached past.
+
+    Contracts in the cache's own layout: with the axes of `attend`, the whole cache
+    was transposed at every step.
+    """
+    query = self._split(self.query(x))[:, :, 0]  # [batch, samples, heads, head_dim]
+    scores = jnp.einsum(
+      'bnhd,bnhkd->bnhk', query, keys, preferred_element_type=jnp.float32
+    )
+    probs = jax.nn.softmax(scores + bias, axis=-1)
+    mixed = jnp.einsum('bnhk,bnhkd->bnhd', probs.astype(self.dtype), values)
+    return self.out(mixed.reshape(x.shape[:-1] + (-1,)))
 
   def _probabilities(
     self, query: jax.Array, keys: jax.Array, bias: jax.Array

@@ -75,10 +75,13 @@ class RelativePositionBias(nn.Module):
   @nn.compact
   def __call__(
     self,
-    query_positions: jax.Array,  # [query_length] int32
-    key_positions: jax.Array,  # [key_length] int32
-  ) -> jax.Array:  # [heads, query_length, key_length] float32
-    """The bias of each head from each query to each key."""
+    query_positions: jax.Array,  # [..., query_length] int32
+    key_positions: jax.Array,  # [..., key_length] int32
+  ) -> jax.Array:  # [..., heads, query_length, key_length] float32
+    """The bias of each head from each query to each key.
+
+    Leading axes are those of sequences with positions of their own.
+    """
     table = layers.parameter(
       self,
       'rel_embedding',
@@ -87,11 +90,15 @@ class RelativePositionBias(nn.Module):
       (self.num_heads, self.num_buckets),
     )
     buckets = relative_position_buckets(
-      key_positions[None, :] - query_positions[:, None],
+      key_positions[..., None, :] - query_positions[..., :, None],
       bidirectional=self.bidirectional,
       num_buckets=self.num_buckets,
       max_distance=self.max_distance,
     )
+    if buckets.ndim > 2:
+      # Looked up: one hot, the buckets of every sequence would take num_buckets
+      # times their memory. [heads, ..., query, key] -> [..., heads, query, key]
+      return jnp.moveaxis(jnp.take(table, buckets, axis=1, mode='clip'), 0, -3)
     # A one-hot contraction: its gradient is a matmul, not a scatter. Highest
     # precision, since a TPU would otherwise round the biases to bfloat16.
     one_hot = jax.nn.one_hot(buckets, self.num_buckets, dtype=jnp.float32)

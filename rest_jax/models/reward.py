@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from rest_jax.losses import token_log_probs
-from rest_jax.models import heads, layers
+from rest_jax.models import heads, layers, trees
 from rest_jax.models.config import T5Config
 from rest_jax.models.t5 import GroupEncoderDecoder
 
@@ -35,17 +35,37 @@ class RewardT5(GroupEncoderDecoder):
     *,
     enable_dropout: bool = False,
   ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns what a reward is made of.
+    """Returns what a reward is made of, see `parts`."""
+    encoded = self.encode(encoder_input_tokens, enable_dropout=enable_dropout)
+    return self.parts(
+      encoded,
+      encoder_input_tokens,
+      decoder_input_tokens,
+      enable_dropout=enable_dropout,
+    )
+
+  def parts(
+    self,
+    encoded: jax.Array,  # [batch, source_length, embed]
+    encoder_input_tokens: jax.Array,  # [batch, source_length] int32, for the mask
+    decoder_input_tokens: jax.Array,  # [batch, samples, length] int32
+    *,
+    decoder_positions: jax.Array | None = None,  # as in decode_features
+    decoder_mask: jax.Array | None = None,
+    enable_dropout: bool = False,
+  ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """What a reward is made of, given the encoding.
 
     Returns:
       scalars [batch, samples, length] float32; logits [batch, samples, length,
       vocab] float32; the weight [] float32 of the mean log-probability.
     """
-    encoded = self.encode(encoder_input_tokens, enable_dropout=enable_dropout)
     features = self.decode_features(
       encoded,
       encoder_input_tokens,
       decoder_input_tokens,
+      decoder_positions=decoder_positions,
+      decoder_mask=decoder_mask,
       enable_dropout=enable_dropout,
     )
     if self.config.logits_via_embedding:
@@ -98,5 +118,52 @@ def predict(
   )
   log_probs = token_log_probs.token_log_probs(logits, batch['decoder_target_tokens'])
   sums = jnp.sum(jnp.where(mask, log_probs, 0.0), axis=-1)
+  return _combine(heads.read_last(scalars, lengths), sums, lengths, likelihood)
+
+
+def predict_trees(
+  params: Any,
+  encoded: jax.Array,  # [batch, source_length, embed]
+  batch: Mapping[str, jax.Array],
+  *,
+  config: T5Config,
+) -> jax.Array:  # [batch, trees, edges] float32, standardised
+  """What `predict` gives the candidate that ends with each edge of prefix trees.
+
+  A padding edge and edge 0 give a number without meaning.
+
+  Args:
+    params: of `RewardT5`.
+    encoded: its encoding of the sources.
+    batch: encoder_input_tokens [batch, source_length], and the features of
+      `rest_jax.data.prefix_trees.tree_batch`.
+    config: the model's shape.
+  """
+  mask = trees.ancestors(batch['subtree_ends'])
+  positions, nodes = batch['decoder_positions'], batch['edge_nodes']
+  scalars, logits, likelihood = RewardT5(config).apply(
+    {'params': params},
+    encoded,
+    batch['encoder_input_tokens'],
+    batch['decoder_input_tokens'],
+    decoder_positions=positions,
+    decoder_mask=mask,
+    method='parts',
+  )
+  log_probs = trees.edge_log_probs(logits, nodes, batch['edge_tokens'])
+  sums = trees.path_sums(log_probs, nodes, mask)
+  # The last token of a candidate of n tokens is predicted at depth n - 1.
+  lengths = jnp.take_along_axis(positions, nodes, axis=2) + 1
+  last = jnp.take_along_axis(scalars, nodes, axis=2)
+  return _combine(last, sums, lengths, likelihood)
+
+
+def _combine(
+  last: jax.Array,  # [...] float32, the head at a candidate's last token
+  sums: jax.Array,  # [...] float32, nats, of its log-probabilities
+  lengths: jax.Array,  # [...] int32, its tokens
+  likelihood: jax.Array,  # [] float32
+) -> jax.Array:  # [...] float32
+  """The reward of `predict`."""
   mean_log_probs = sums / jnp.maximum(lengths, 1).astype(jnp.float32)
-  return heads.read_last(scalars, lengths) + likelihood * mean_log_probs
+  return last + likelihood * mean_log_probs

@@ -190,17 +190,20 @@ class DecoderLayer(nn.Module):
 
   def cross_keys_values(self, encoded: jax.Array) -> KeysValues:
     """Projects the encoding once for all candidates of each source."""
-    return KeysValues(*self.encoder_decoder_attention.keys_values(encoded))
+    keys, values = self.encoder_decoder_attention.keys_values(encoded)
+    # [batch, source_length, heads, head_dim] -> [batch, heads, source_length, head_dim]
+    return KeysValues(jnp.swapaxes(keys, 1, 2), jnp.swapaxes(values, 1, 2))
 
   def __call__(
     self,
     x: jax.Array,  # [batch, samples, length, embed]
-    cross: KeysValues,  # [batch, source_length, heads, head_dim] each
-    self_bias: jax.Array,  # [heads, length, keys], causality included
+    cross: KeysValues,  # [batch, heads, source_length, head_dim] each
+    self_bias: jax.Array,  # [..., heads, length, keys], causality included; with a
+    # cache [batch, samples, heads, keys]
     cross_bias: jax.Array,  # [batch, 1, 1, source_length]
     *,
     cache: KeysValues | None = None,  # the past of a single step
-    position: jax.Array | None = None,  # [] int32, where that step writes
+    positions: jax.Array | None = None,  # [batch, samples] int32, where it writes
     layer: jax.Array | None = None,  # [] int32, row of a stacked cache
     enable_dropout: bool = False,
   ) -> tuple[jax.Array, KeysValues | None]:  # the stream, and the written cache
@@ -209,12 +212,14 @@ class DecoderLayer(nn.Module):
     y = self.pre_self_attention_layer_norm(x)
     keys, values = self.self_attention.keys_values(y)
     if cache is not None:
-      assert position is not None
-      cache = caches.write_position(cache, keys, values, position, layer)
-      keys, values = caches.read_layer(cache, layer)
-    y = self.self_attention.attend(
-      y, keys, values, self_bias, enable_dropout=enable_dropout
-    )
+      assert positions is not None
+      cache = caches.write_positions(cache, keys, values, positions, layer)
+      past = caches.read_layer(cache, layer)
+      y = self.self_attention.attend_past(y, past.keys, past.values, self_bias)
+    else:
+      y = self.self_attention.attend(
+        y, keys, values, self_bias, enable_dropout=enable_dropout
+      )
     x = x + self.dropout(y, deterministic=not enable_dropout)
     y = self.encoder_decoder_attention.attend_shared(
       self.pre_cross_attention_layer_norm(x),
@@ -279,13 +284,23 @@ class Decoder(nn.Module):
     encoded: jax.Array,  # [batch, source_length, embed]
     mask: jax.Array,  # [batch, source_length] bool, False on padding
     *,
+    positions: jax.Array | None = None,  # [batch, samples, length] int32
+    visible: jax.Array | None = None,  # [batch, samples, length, keys] bool
     enable_dropout: bool = False,
   ) -> jax.Array:  # [batch, samples, length, embed]
-    """Features after the final norm, at all positions at once."""
+    """Features after the final norm, at all positions at once.
+
+    Without `positions` and `visible` each candidate is a sequence: positions
+    count from 0 and each attends to itself and those before it.
+    """
     x = self.embedding_dropout(x, deterministic=not enable_dropout)
-    positions = jnp.arange(x.shape[2], dtype=jnp.int32)
-    causal = positions[None, :] <= positions[:, None]  # [query, key]
-    bias = self.relpos_bias(positions, positions) + layers.mask_bias(causal)[None]
+    if positions is None or visible is None:
+      positions = jnp.arange(x.shape[2], dtype=jnp.int32)
+      causal = positions[None, :] <= positions[:, None]  # [query, key]
+      bias = self.relpos_bias(positions, positions) + layers.mask_bias(causal)[None]
+    else:  # [batch, samples, heads, length, keys]
+      bias = self.relpos_bias(positions, positions)
+      bias = bias + layers.mask_bias(visible)[:, :, None]
     cross_bias = layers.mask_bias(mask)[:, None, None, :]
 
     def layer_fn(
@@ -307,19 +322,23 @@ class Decoder(nn.Module):
   def step(
     self,
     x: jax.Array,  # [batch, samples, 1, embed]
-    position: jax.Array,  # [] int32
+    positions: jax.Array,  # [batch, samples] int32
     cache: SelfCache,
     cross: CrossCache,
     mask: jax.Array,  # [batch, source_length] bool, False on padding
   ) -> tuple[jax.Array, SelfCache]:  # [batch, samples, 1, embed], written cache
-    """One position of every candidate, attending to the cached past."""
+    """One position of every row, each at its own, attending to its cached past."""
     config = self.config
     key_positions = jnp.arange(caches.cache_length(cache), dtype=jnp.int32)
-    visible = (key_positions <= position)[None, None]  # [1, 1, keys]
-    bias = self.relpos_bias(position[None], key_positions)
-    bias = bias + layers.mask_bias(visible)
+    visible = (
+      key_positions[None, None] <= positions[..., None]
+    )  # [batch, samples, keys]
+    # [heads, rows, keys] -> [batch, samples, heads, keys]
+    bias = self.relpos_bias(positions.reshape(-1), key_positions)
+    bias = jnp.moveaxis(bias.reshape(-1, *visible.shape), 0, 2)
+    bias += layers.mask_bias(visible)[:, :, None]
     cross_bias = layers.mask_bias(mask)[:, None, None, :]
-    shared = (position, bias, cross_bias)
+    shared = (positions, bias, cross_bias)
 
     if not config.scan_layers:
 
@@ -327,12 +346,12 @@ class Decoder(nn.Module):
         layer: DecoderLayer,
         x: jax.Array,
         past: tuple[KeysValues, KeysValues],
-        position: jax.Array,
+        positions: jax.Array,
         bias: jax.Array,
         cross_bias: jax.Array,
       ) -> tuple[jax.Array, KeysValues | None]:
         cache, cross = past
-        return layer(x, cross, bias, cross_bias, cache=cache, position=position)
+        return layer(x, cross, bias, cross_bias, cache=cache, positions=positions)
 
       x, cache = self._run(layer_fn, x, tuple(zip(cache, cross, strict=True)), shared)
     else:
@@ -342,14 +361,14 @@ class Decoder(nn.Module):
         layer: DecoderLayer,
         carry: tuple[jax.Array, KeysValues],
         past: tuple[jax.Array, KeysValues],
-        position: jax.Array,
+        positions: jax.Array,
         bias: jax.Array,
         cross_bias: jax.Array,
       ) -> tuple[tuple[jax.Array, KeysValues | None], None]:
         x, cache = carry
         row, cross = past
         x, written = layer(
-          x, cross, bias, cross_bias, cache=cache, position=position, layer=row
+          x, cross, bias, cross_bias, cache=cache, positions=positions, layer=row
         )
         return (x, written), None
 

@@ -44,6 +44,18 @@ def _check_rank(name: str, x: jax.Array, axes: tuple[str, ...]) -> None:
     )
 
 
+def _check_tree(
+  tokens: jax.Array, positions: jax.Array | None, mask: jax.Array | None
+) -> None:
+  shapes = tuple(None if x is None else x.shape for x in (positions, mask))
+  wanted = (tokens.shape, (*tokens.shape, tokens.shape[-1]))
+  if shapes not in ((None, None), wanted):
+    raise ValueError(
+      f'decoder_positions and decoder_mask have shapes {shapes}; tokens '
+      f'{tokens.shape} need both, of shapes {wanted}, or neither.'
+    )
+
+
 class GroupEncoderDecoder(nn.Module):
   """What T5 and the scalar-head model share: embedding, encoder, decoder.
 
@@ -87,20 +99,33 @@ class GroupEncoderDecoder(nn.Module):
     encoder_input_tokens: jax.Array,  # [batch, source_length] int32, for the mask
     decoder_input_tokens: jax.Array,  # [batch, samples, length] int32
     *,
+    decoder_positions: jax.Array | None = None,  # [batch, samples, length] int32
+    decoder_mask: jax.Array | None = None,  # [batch, samples, length, length] bool
     enable_dropout: bool = False,
   ) -> jax.Array:  # [batch, samples, length, embed]
     """Features after the final norm, at every position of every candidate.
 
     Causal; padding in the targets is not masked, since nothing but padding can
     attend to it and its loss weights are 0.
+
+    With `decoder_positions` and `decoder_mask` (from which query to which key) a
+    row of tokens need not be a sequence: it may be a prefix tree of candidates,
+    see `rest_jax.models.trees`.
+
+    Raises:
+      ValueError: positions without a mask or the other way round, or of other
+        shapes than the tokens ask for.
     """
     _check_rank(
       'decoder_input_tokens', decoder_input_tokens, ('batch', 'samples', 'length')
     )
+    _check_tree(decoder_input_tokens, decoder_positions, decoder_mask)
     return self.decoder(
       self.token_embedder(decoder_input_tokens),
       encoded,
       encoder_input_tokens != 0,
+      positions=decoder_positions,
+      visible=decoder_mask,
       enable_dropout=enable_dropout,
     )
 
@@ -132,11 +157,18 @@ class T5(GroupEncoderDecoder):
     encoder_input_tokens: jax.Array,  # [batch, source_length] int32, for the mask
     decoder_input_tokens: jax.Array,  # [batch, samples, length] int32
     *,
+    decoder_positions: jax.Array | None = None,  # as in decode_features
+    decoder_mask: jax.Array | None = None,
     enable_dropout: bool = False,
   ) -> jax.Array:  # [batch, samples, length, vocab] float32
     """Logits of all positions at once (teacher forcing)."""
     features = self.decode_features(
-      encoded, encoder_input_tokens, decoder_input_tokens, enable_dropout=enable_dropout
+      encoded,
+      encoder_input_tokens,
+      decoder_input_tokens,
+      decoder_positions=decoder_positions,
+      decoder_mask=decoder_mask,
+      enable_dropout=enable_dropout,
     )
     return self.logits(features)
 
@@ -151,7 +183,7 @@ class T5(GroupEncoderDecoder):
   def cross_keys_values(self, encoded: jax.Array) -> CrossCache:
     """Projects an encoding [batch, source_length, embed] once per layer.
 
-    Returns keys and values [batch, source_length, heads, head_dim] of every
+    Returns keys and values [batch, heads, source_length, head_dim] of every
     decoder layer: a tuple of KeysValues, or one KeysValues with a leading
     layer axis when layers are scanned.
     """
@@ -168,24 +200,25 @@ class T5(GroupEncoderDecoder):
 
   def decode_step(
     self,
-    tokens: jax.Array,  # [batch, samples] int32, the inputs at `position`
-    position: jax.Array,  # [] int32, counted from 0
+    tokens: jax.Array,  # [batch, samples] int32, the inputs at `positions`
+    positions: jax.Array,  # [batch, samples] int32, counted from 0
     cache: SelfCache,
     cross: CrossCache,
     encoder_mask: jax.Array,  # [batch, source_length] bool, False on padding
   ) -> tuple[jax.Array, SelfCache]:  # [batch, samples, vocab] float32, the new cache
-    """Logits after one more token of every candidate.
+    """Logits after one more token of every row, each row at its own position.
 
-    Writes the token's keys and values at `position` and attends to positions up
-    to it. Later positions of the cache are masked, so they may hold anything
-    finite. `position` must be below the cache's length: it is traced, so a
-    larger one cannot be refused and would overwrite the last position.
+    Writes the token's keys and values at the row's position and attends to
+    positions up to it. Later positions of the cache are masked, so they may hold
+    anything finite: a row may go back to an earlier position and continue from
+    there with another token. Positions must be below the cache's length: they are
+    traced, so a larger one cannot be refused and would overwrite the last.
     """
     _check_rank('tokens', tokens, ('batch', 'samples'))
+    _check_rank('positions', positions, ('batch', 'samples'))
     # [batch, samples] -> [batch, samples, 1, embed]
     x = self.token_embedder(tokens[:, :, None])
-    position = jnp.asarray(position, jnp.int32)
-    x, cache = self.decoder.step(x, position, cache, cross, encoder_mask)
+    x, cache = self.decoder.step(x, positions, cache, cross, encoder_mask)
     return self.logits(x)[:, :, 0], cache
 
 

@@ -1,138 +1,426 @@
-"""The decoder loop: all candidates of a batch of groups, one token at a time.
+"""The decoder loop: candidates of many sources, each prefix computed once.
 
-Each source is encoded once, its cross-attention keys and values are projected
-once, and all its candidates attend to them. The self-attention cache grows in
-steps with the length that is reached, so short candidates never pay for the
-limit.
+A *lane* holds one source: it is encoded once, and its cross-attention keys and
+values are projected once. A lane has one *slot* or more: rows of the decoder, each
+with a self-attention cache. A slot owns a share of its source's candidates and
+walks the tree of their prefixes depth first:
+
+    the candidates at the deepest node that is not done share one decoder step and
+    draw their next tokens from its one distribution; those that drew the leader's
+    token walk on with it, the others wait; when a branch has ended, the slot goes
+    back to the deepest that waits.
+
+Going back costs nothing: whatever the branch wrote to the cache lies at or after the
+position that is written next. So equal prefixes, and equal candidates, are computed
+once, no cache is ever copied, and a slot never idles while its share has work.
+
+Lanes whose candidates have all ended are free for the next sources (`exchange`).
+Every array keeps its shape meanwhile, so a program is compiled once for a
+(source length, cache length) and serves the whole corpus.
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
 from rest_jax.models import t5
 from rest_jax.sampling import draws
+from rest_jax.training import mesh as mesh_lib
+
+Array: TypeAlias = Any  # jax.Array on the devices, np.ndarray on the host
 
 PAD_ID = 0  # also the decoder's start token
 EOS_ID = 1
-FIRST_CACHE_LENGTH = 16  # tokens; doubles until the limit
 
 
-class Samples(NamedTuple):
-  """What the loop draws for a batch of groups."""
+class Lanes(NamedTuple):
+  """The sources in flight and how far their candidates are.
 
-  tokens: jax.Array  # [batch, samples, length] int32, 0 after EOS
-  token_log_probs: jax.Array  # [batch, samples, length] float32 nats, 0 after EOS
-  finished: jax.Array  # [batch, samples] bool, EOS was drawn
+  `length` is the cache's and may grow; `limit` is the most tokens of a candidate.
+  """
+
+  encoder_mask: jax.Array  # [batch, source_length] bool
+  cross: t5.CrossCache  # keys and values [batch, heads, source_length, head_dim]
+  cache: t5.SelfCache  # keys and values [batch, slots, heads, length, head_dim]
+  token: jax.Array  # [batch, slots] int32, the next input
+  position: jax.Array  # [batch, slots] int32, where it is written
+  candidates: 'Candidates'
 
 
-class _Loop(NamedTuple):
-  position: jax.Array  # [] int32, of the token being drawn
-  token: jax.Array  # [batch, samples] int32, the last one drawn
-  finished: jax.Array  # [batch, samples] bool
-  tokens: jax.Array  # [batch, samples, limit] int32
-  token_log_probs: jax.Array  # [batch, samples, limit] float32
-  cache: Any  # t5.SelfCache
+class Candidates(NamedTuple):
+  """What each slot owns. An empty place is done from the start."""
+
+  uniforms: jax.Array  # [batch, slots, share, limit] float32, one for each token
+  tokens: jax.Array  # [batch, slots, share, length] int32, 0 after the last
+  log_probs: jax.Array  # [batch, slots, share, length] float32 nats, untempered
+  num_tokens: jax.Array  # [batch, slots, share] int32, drawn so far
+  num_known: jax.Array  # [batch, slots, share] int32, of `tokens`, drawn before
+  walking: jax.Array  # [batch, slots, share] bool, at the slot's node
+  done: jax.Array  # [batch, slots, share] bool, ended, or out of cache
+
+
+class Incoming(NamedTuple):
+  """Sources for free lanes, with the share of each of the lane's slots.
+
+  `place` counts within a shard of the lanes; the number of lanes of a shard, or
+  more, means that a row is unused.
+  """
+
+  place: Array  # [incoming] int32, the lane to take
+  encoder_input_tokens: Array  # [incoming, source_length] int32
+  words: Array  # [incoming, 2] uint32, from `draws.source_words`
+  indices: Array  # [incoming, slots, share] int32, candidate indices, -1 is none
+  tokens: Array  # [incoming, slots, share, length] int32, known already
+  log_probs: Array  # [incoming, slots, share, length] float32
+  num_known: Array  # [incoming, slots, share] int32
+
+
+class Ended(NamedTuple):
+  """What lanes held that are taken for other sources."""
+
+  tokens: Array  # [incoming, slots, share, length] int32, 0 after the last
+  log_probs: Array  # [incoming, slots, share, length] float32 nats, untempered
+  num_tokens: Array  # [incoming, slots, share] int32
+
+
+def empty_lanes(
+  config: t5.T5Config,
+  mesh: jax.sharding.Mesh,
+  *,
+  batch: int,
+  slots: int,
+  share: int,
+  source_length: int,
+  length: int,
+  limit: int,
+) -> Lanes:
+  """Lanes that are all free, spread over the mesh.
+
+  Args:
+    config: the policy's shape.
+    mesh: lanes lie along its data and fsdp axes, heads along model.
+    batch: lanes.
+    slots: of a lane.
+    share: candidates of a slot.
+    source_length: the most tokens of a source for now, see `extend`.
+    length: of the cache for now.
+    limit: the most tokens of a candidate.
+  """
+  places = (batch, slots, share)
+  model = t5.T5(config)
+
+  def cross() -> t5.CrossCache:
+    encoded = jnp.zeros((batch, source_length, config.emb_dim), config.dtype)
+    return model.init_with_output(
+      jax.random.key(0), encoded, method='cross_keys_values'
+    )[0]
+
+  rows = mesh_lib.batch_sharding(mesh)
+
+  def zeros(shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    return jnp.zeros(shape, dtype, device=rows)
+
+  def past(x: jax.ShapeDtypeStruct, batch_axis: int) -> jax.Array:
+    return jnp.zeros(x.shape, x.dtype, device=_past_sharding(mesh, x, batch_axis))
+
+  cache = jax.eval_shape(lambda: model.init_cache(batch, slots, length))
+  return Lanes(
+    encoder_mask=zeros((batch, source_length), bool),
+    cross=jax.tree.map(lambda x: past(x, -4), jax.eval_shape(cross)),
+    cache=jax.tree.map(lambda x: past(x, -5), cache),
+    token=zeros((batch, slots), jnp.int32),
+    position=zeros((batch, slots), jnp.int32),
+    candidates=Candidates(
+      uniforms=zeros((*places, limit), jnp.float32),
+      tokens=zeros((*places, length), jnp.int32),
+      log_probs=zeros((*places, length), jnp.float32),
+      num_tokens=zeros(places, jnp.int32),
+      num_known=zeros(places, jnp.int32),
+      walking=zeros(places, bool),
+      done=jnp.ones(places, bool, device=rows),
+    ),
+  )
+
+
+def _past_sharding(
+  mesh: jax.sharding.Mesh, x: jax.ShapeDtypeStruct, batch_axis: int
+) -> jax.sharding.NamedSharding:
+  """Of keys or values [..., heads, length, head_dim]: batch, and heads over model."""
+  spec: list[Any] = [None] * x.ndim
+  spec[batch_axis] = mesh_lib.BATCH_AXES
+  if x.shape[-3] % mesh.shape['model'] == 0:
+    spec[-3] = 'model'
+  return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec))
+
+
+@functools.partial(
+  jax.jit, static_argnames=('config', 'shards'), donate_argnames=('lanes',)
+)
+def exchange(
+  params: Any,
+  lanes: Lanes,
+  incoming: Incoming,
+  seed: jax.Array,  # [] int32
+  grow_step: jax.Array,  # [] int32
+  *,
+  config: t5.T5Config,
+  shards: int,
+) -> tuple[Lanes, Ended]:
+  """Encodes sources into lanes and returns what the lanes held before.
+
+  Args:
+    params: the policy's parameters.
+    lanes: given up: the caller goes on with those that are returned.
+    incoming: as many rows for each shard.
+    seed, grow_step: the run's part of the candidates' identities.
+    config: the policy's shape.
+    shards: parts that the lanes are cut into over the mesh.
+
+  Returns:
+    The lanes, and what the places held that were taken.
+  """
+  apply = functools.partial(t5.T5(config).apply, {'params': params})
+  encoded = apply(incoming.encoder_input_tokens, method='encode')
+  keys = draws.candidate_keys(
+    seed, grow_step, incoming.words, incoming.indices.reshape(len(incoming.words), -1)
+  )
+  limit = lanes.candidates.uniforms.shape[-1]
+  uniforms = draws.uniforms(keys.reshape(incoming.indices.shape), limit)
+  real = incoming.indices >= 0
+  fresh = Candidates(
+    uniforms=uniforms,
+    tokens=incoming.tokens,
+    log_probs=incoming.log_probs,
+    num_tokens=jnp.zeros_like(incoming.indices),
+    num_known=incoming.num_known,
+    walking=real,  # all start at the root, which is a prefix of every candidate
+    done=~real,
+  )
+
+  def take(old: jax.Array) -> jax.Array:
+    return _by_shard(lambda rows, place: rows[place], shards)(old, incoming.place)
+
+  def put(old: jax.Array, new: jax.Array, axis: int = 0) -> jax.Array:
+    def set_rows(rows: jax.Array, place: jax.Array, values: jax.Array) -> jax.Array:
+      return rows.at[place].set(values, mode='drop')
+
+    moved = _by_shard(set_rows, shards)(
+      jnp.moveaxis(old, axis, 0), incoming.place, jnp.moveaxis(new, axis, 0)
+    )
+    return jnp.moveaxis(moved, 0, axis)
+
+  old = lanes.candidates
+  ended = Ended(take(old.tokens), take(old.log_probs), take(old.num_tokens))
+  cross = apply(encoded, method='cross_keys_values')
+  zero = jnp.zeros(incoming.indices.shape[:2], jnp.int32)
+  lanes = Lanes(
+    encoder_mask=put(lanes.encoder_mask, incoming.encoder_input_tokens != PAD_ID),
+    cross=jax.tree.map(
+      functools.partial(put, axis=int(config.scan_layers)), lanes.cross, cross
+    ),
+    cache=lanes.cache,  # each position is written before it is read
+    token=put(lanes.token, zero),
+    position=put(lanes.position, zero),
+    candidates=jax.tree.map(put, lanes.candidates, fresh),
+  )
+  return lanes, ended
 
 
 @functools.partial(
   jax.jit,
-  static_argnames=('config', 'num_samples', 'limit', 'num_tokens', 'decoding'),
+  static_argnames=('config', 'num_tokens', 'decoding'),
+  donate_argnames=('lanes',),
 )
-def sample(
+def advance(
   params: Any,
-  encoder_input_tokens: jax.Array,  # [batch, source_length] int32
-  words: jax.Array,  # [batch, 2] uint32, the sources' identities
-  seed: jax.Array,  # [] int32
-  grow_step: jax.Array,  # [] int32
-  first_candidate: jax.Array,  # [] int32, index of the first candidate drawn here
+  lanes: Lanes,
+  enough: jax.Array,  # [] int32
   *,
   config: t5.T5Config,
-  num_samples: int,
-  limit: int,
   num_tokens: int,
   decoding: draws.Decoding,
-) -> Samples:
-  """Draws `num_samples` candidates for each source of a batch.
+) -> tuple[Lanes, jax.Array, jax.Array]:
+  """Decodes until `enough` lanes are free.
 
   The log-probability of each token is recorded under the untempered, uncut
   policy. Padding is never drawn, nor ids from `num_tokens` on, which pad the
-  embedding to a convenient size; EOS ends a candidate and is part of it. Rows
-  that are all padding (an empty source) are finished from the start.
+  embedding to a convenient size; EOS ends a candidate and is part of it. A
+  candidate is done, too, when it has filled the cache.
 
   Args:
     params: the policy's parameters.
-    encoder_input_tokens: padded with 0.
-    words: from `draws.source_words`.
-    seed, grow_step, first_candidate: the rest of the candidates' identities.
+    lanes: given up: the caller goes on with those that are returned.
+    enough: free lanes at which to stop; the number of lanes decodes all to the end.
     config: the policy's shape.
-    num_samples: candidates per source in this call.
-    limit: the most tokens of a candidate, EOS included.
     num_tokens: size of the vocabulary, at most the embedding's.
-    decoding: temperature, top-k, top-p.
+    decoding: temperature, top-k, top-p, min_tokens.
 
   Returns:
-    Samples, padded to `limit`.
+    The lanes; which are free, [batch] bool; and the steps taken, [] int32.
   """
-  model = t5.T5(config)
-  apply = functools.partial(model.apply, {'params': params})
-  batch = encoder_input_tokens.shape[0]
-  encoder_mask = encoder_input_tokens != PAD_ID
-  encoded = apply(encoder_input_tokens, method='encode')
-  cross = apply(encoded, method='cross_keys_values')
-  candidates = jnp.arange(num_samples, dtype=jnp.int32) + first_candidate
-  candidates = jnp.broadcast_to(candidates, (batch, num_samples))
-  keys = draws.candidate_keys(seed, grow_step, words, candidates)
-  ids = jnp.arange(config.vocab_size)
-  allowed = (ids != PAD_ID) & (ids < num_tokens)  # [vocab]
-  empty = ~jnp.any(encoder_mask, axis=1)  # [batch]
 
-  def step(loop: _Loop) -> _Loop:
-    logits, cache = apply(
-      loop.token, loop.position, loop.cache, cross, encoder_mask, method='decode_step'
-    )
-    log_z = jax.nn.logsumexp(logits, axis=-1)
-    uniform = draws.uniforms(keys, loop.position)
-    allowed_logits = jnp.where(allowed, logits, -jnp.inf)
-    token = draws.draw(allowed_logits, uniform, decoding)
-    log_prob = jnp.take_along_axis(logits, token[..., None], -1)[..., 0] - log_z
-    token = jnp.where(loop.finished, PAD_ID, token)
-    log_prob = jnp.where(loop.finished, 0.0, log_prob)
-    return _Loop(
-      position=loop.position + 1,
-      token=token,
-      finished=loop.finished | (token == EOS_ID),
-      tokens=loop.tokens.at[:, :, loop.position].set(token),
-      token_log_probs=loop.token_log_probs.at[:, :, loop.position].set(log_prob),
-      cache=cache,
-    )
+  def goes_on(state: tuple[Lanes, jax.Array]) -> jax.Array:
+    return jnp.sum(_free(state[0])) < enough
 
-  lengths = cache_lengths(limit)
-  loop = _Loop(
-    position=jnp.zeros((), jnp.int32),
-    token=jnp.full((batch, num_samples), PAD_ID, jnp.int32),
-    finished=jnp.broadcast_to(empty[:, None], (batch, num_samples)),
-    tokens=jnp.zeros((batch, num_samples, limit), jnp.int32),
-    token_log_probs=jnp.zeros((batch, num_samples, limit), jnp.float32),
-    cache=model.init_cache(batch, num_samples, lengths[0]),
+  def step(state: tuple[Lanes, jax.Array]) -> tuple[Lanes, jax.Array]:
+    lanes, steps = state
+    logits, cache = t5.T5(config).apply(
+      {'params': params},
+      lanes.token,
+      lanes.position,
+      lanes.cache,
+      lanes.cross,
+      lanes.encoder_mask,
+      method='decode_step',
+    )
+    ids = jnp.arange(config.vocab_size)[None, None]  # [1, 1, vocab]
+    allowed = (ids != PAD_ID) & (ids < num_tokens)
+    if decoding.min_tokens:
+      early = lanes.position[..., None] < decoding.min_tokens  # [batch, slots, 1]
+      allowed &= (ids != EOS_ID) | ~early
+    candidates = _draw(lanes.candidates, logits, allowed, decoding)
+    candidates, token, position = _choose_node(candidates)
+    lanes = lanes._replace(
+      cache=cache, token=token, position=position, candidates=candidates
+    )
+    return lanes, steps + 1
+
+  lanes, steps = jax.lax.while_loop(goes_on, step, (lanes, jnp.zeros((), jnp.int32)))
+  return lanes, _free(lanes), steps
+
+
+def _draw(
+  candidates: Candidates,
+  logits: jax.Array,  # [batch, slots, vocab] float32, at the slots' nodes
+  allowed: jax.Array,  # broadcasts to [batch, slots, vocab] bool
+  decoding: draws.Decoding,
+) -> Candidates:
+  """Gives one token more to each candidate that is at its slot's node."""
+  walking, at = candidates.walking, candidates.num_tokens
+  length = candidates.tokens.shape[-1]
+  uniform = jnp.take_along_axis(
+    candidates.uniforms, jnp.minimum(at, length - 1)[..., None], axis=-1
+  )[..., 0]
+  drawn = draws.draw(jnp.where(allowed, logits, -jnp.inf), uniform, decoding)
+  positions = jnp.arange(length)[None, None, None]
+  here = positions == at[..., None]  # [batch, slots, share, length]
+  known = at < candidates.num_known
+  before = jnp.sum(jnp.where(here, candidates.tokens, 0), axis=-1)
+  drawn = jnp.where(known, before, drawn)
+  log_z = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+  log_prob = jnp.take_along_axis(logits, drawn, axis=-1) - log_z
+  write = here & (walking & ~known)[..., None]
+  num_tokens = at + walking.astype(at.dtype)
+  ended = walking & ((drawn == EOS_ID) | (num_tokens == length))
+  return candidates._replace(
+    tokens=jnp.where(write, drawn[..., None], candidates.tokens),
+    log_probs=jnp.where(write, log_prob[..., None], candidates.log_probs),
+    num_tokens=num_tokens,
+    done=candidates.done | ended,
   )
-  for length in lengths:
-    loop = loop._replace(cache=t5.pad_cache(loop.cache, length))
-
-    def goes_on(loop: _Loop, length: int = length) -> jax.Array:
-      return (loop.position < length) & ~jnp.all(loop.finished)
-
-    loop = jax.lax.while_loop(goes_on, step, loop)
-  return Samples(loop.tokens, loop.token_log_probs, loop.finished & ~empty[:, None])
 
 
-def cache_lengths(limit: int) -> list[int]:
-  """Returns the cache lengths that a candidate may pass through: doubling."""
+def _choose_node(
+  candidates: Candidates,
+) -> tuple[Candidates, jax.Array, jax.Array]:
+  """Chooses each slot's next node: the deepest that is left, the first of them.
+
+  Those that wait at the greatest depth left the walk at one and the same node, so
+  their last token tells them apart.
+
+  Returns:
+    The candidates, their `walking` renewed; the node's token and its position,
+    [batch, slots] int32.
+  """
+  depth = jnp.where(candidates.done, -1, candidates.num_tokens)
+  deepest = jnp.max(depth, axis=-1, keepdims=True)  # [batch, slots, 1]
+  leader = jnp.argmax(depth, axis=-1)[..., None]  # the first of the deepest
+  last = jnp.take_along_axis(
+    candidates.tokens, jnp.maximum(candidates.num_tokens - 1, 0)[..., None], axis=-1
+  )[..., 0]
+  token = jnp.take_along_axis(last, leader, axis=-1)  # [batch, slots, 1]
+  walking = ~candidates.done & (depth == deepest) & (last == token)
+  position = jnp.maximum(deepest, 0)
+  return candidates._replace(walking=walking), token[..., 0], position[..., 0]
+
+
+def _free(lanes: Lanes) -> jax.Array:  # [batch] bool
+  return jnp.all(lanes.candidates.done, axis=(1, 2))
+
+
+def _by_shard(function: Any, shards: int) -> Any:
+  """Maps a function of rows over the shards of the leading axes."""
+
+  def mapped(*arrays: jax.Array) -> jax.Array:
+    cut = [x.reshape(shards, -1, *x.shape[1:]) for x in arrays]
+    result = jax.vmap(function)(*cut)
+    return result.reshape(-1, *result.shape[2:])
+
+  return mapped
+
+
+@functools.partial(jax.jit, static_argnames=('source_length', 'length'))
+def extend(lanes: Lanes, *, source_length: int, length: int) -> Lanes:
+  """Pads lanes to longer sources and a longer cache."""
+  extra_source = source_length - lanes.encoder_mask.shape[-1]
+
+  def pad(x: jax.Array, axis: int, extra: int) -> jax.Array:
+    widths = [(0, 0)] * x.ndim
+    widths[axis] = (0, extra)
+    return jnp.pad(x, widths)
+
+  candidates = lanes.candidates
+  extra = length - candidates.tokens.shape[-1]
+  return lanes._replace(
+    encoder_mask=pad(lanes.encoder_mask, -1, extra_source),
+    cross=jax.tree.map(lambda x: pad(x, -2, extra_source), lanes.cross),
+    cache=t5.pad_cache(lanes.cache, length),
+    candidates=candidates._replace(
+      tokens=pad(candidates.tokens, -1, extra),
+      log_probs=pad(candidates.log_probs, -1, extra),
+    ),
+  )
+
+
+@functools.partial(jax.jit, static_argnames=('config', 'shards'))
+def narrow(
+  lanes: Lanes,
+  keep: jax.Array,  # [kept] int32, counted within a shard of the lanes
+  *,
+  config: t5.T5Config,
+  shards: int,
+) -> Lanes:
+  """Keeps some lanes of each shard and gives up the others."""
+  axis = int(config.scan_layers)
+
+  def pick(x: jax.Array, axis: int = 0) -> jax.Array:
+    rows = _by_shard(lambda rows, place: rows[place], shards)
+    return jnp.moveaxis(rows(jnp.moveaxis(x, axis, 0), keep), 0, axis)
+
+  pick_past = functools.partial(pick, axis=axis)
+  return Lanes(
+    encoder_mask=pick(lanes.encoder_mask),
+    cross=jax.tree.map(pick_past, lanes.cross),
+    cache=jax.tree.map(pick_past, lanes.cache),
+    token=pick(lanes.token),
+    position=pick(lanes.position),
+    candidates=jax.tree.map(pick, lanes.candidates),
+  )
+
+
+def cache_lengths(limit: int, first: int = 16) -> tuple[int, ...]:
+  """Returns the cache lengths that are compiled for: 16, 24, 32, 48, ... limit.
+
+  Raises:
+    ValueError: the limit is below 1.
+  """
   if limit < 1:
     raise ValueError(f'the length limit {limit} must be at least 1 token')
-  lengths = [min(FIRST_CACHE_LENGTH, limit)]
-  while lengths[-1] < limit:
-    lengths.append(min(2 * lengths[-1], limit))
-  return lengths
+  lengths = []
+  length = first
+  while length < limit:
+    lengths += [length, length * 3 // 2]
+    length *= 2
+  return (*(n for n in lengths if n < limit), limit)

@@ -25,11 +25,14 @@ class Decoding:
       the k-th are kept.
     top_p: draw among the fewest most probable tokens whose probabilities sum to
       at least p (after temperature and top-k); 1 means all.
+    min_tokens: EOS is not drawn before so many other tokens were; 0 allows it
+      at once.
   """
 
   temperature: float = 0.8
   top_k: int = 0
   top_p: float = 1.0
+  min_tokens: int = 0
 
   def __post_init__(self) -> None:
     if not 0 <= self.temperature < float('inf'):
@@ -40,6 +43,8 @@ class Decoding:
       raise ValueError(f'top_k={self.top_k} must be at least 0 (0 means all tokens)')
     if not 0 < self.top_p <= 1:
       raise ValueError(f'top_p={self.top_p} must be in (0, 1] (1 means all tokens)')
+    if self.min_tokens < 0:
+      raise ValueError(f'min_tokens={self.min_tokens} must be at least 0')
 
 
 GREEDY = Decoding(temperature=0.0)
@@ -67,37 +72,40 @@ def candidate_keys(
   return jax.vmap(of_source)(words, candidates)
 
 
-def uniforms(keys: jax.Array, position: jax.Array) -> jax.Array:
-  """One uniform number in [0, 1) per candidate, for its token at `position`.
+def uniforms(keys: jax.Array, num_positions: int) -> jax.Array:
+  """One uniform number in [0, 1) for each token that a candidate may have.
 
   Args:
-    keys: [batch, samples] keys from `candidate_keys`.
-    position: [] or [batch, samples] int32, the token's position.
+    keys: [...] keys from `candidate_keys`.
+    num_positions: tokens. The number of a position does not depend on it.
 
   Returns:
-    [batch, samples] float32 with 24 random bits.
+    [..., num_positions] float32 with 24 random bits.
   """
-  positions = jnp.broadcast_to(position, keys.shape)
 
-  def one(key: jax.Array, at: jax.Array) -> jax.Array:
-    bits = jax.random.bits(jax.random.fold_in(key, at), dtype=jnp.uint32)
+  def one(key: jax.Array, position: jax.Array) -> jax.Array:
+    bits = jax.random.bits(jax.random.fold_in(key, position), dtype=jnp.uint32)
     return (bits >> 8).astype(jnp.float32) * jnp.float32(2.0**-24)
 
-  return jax.vmap(jax.vmap(one))(keys, positions)
+  positions = jnp.arange(num_positions, dtype=jnp.int32)
+  rows = jax.vmap(jax.vmap(one, in_axes=(None, 0)), in_axes=(0, None))
+  return rows(keys.reshape(-1), positions).reshape(*keys.shape, num_positions)
 
 
 def draw(
-  logits: jax.Array,  # [batch, samples, vocab] float32, -inf where not allowed
-  uniform: jax.Array,  # [batch, samples] float32 in [0, 1)
+  logits: jax.Array,  # [..., vocab] float32, -inf where not allowed
+  uniform: jax.Array,  # [..., draws] float32 in [0, 1)
   decoding: Decoding,
-) -> jax.Array:  # [batch, samples] int32
-  """Draws one token each from softmax(logits / temperature), cut as asked.
+) -> jax.Array:  # [..., draws] int32
+  """Draws tokens from softmax(logits / temperature), cut as asked.
 
-  The inverse of the cumulative distribution at one uniform number: exact up to
-  float32 rounding of the sums, at the price of one pass over the vocabulary.
+  The inverse of the cumulative distribution, one uniform number for each draw:
+  exact up to float32 rounding of the sums. One pass over the vocabulary serves
+  all draws from a distribution.
   """
   if decoding.temperature == 0:
-    return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    best = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    return jnp.broadcast_to(best[..., None], uniform.shape)
   scaled = logits / decoding.temperature
   if decoding.top_k:
     scaled = _keep_top_k(scaled, decoding.top_k)
@@ -128,11 +136,11 @@ def _inverse_cdf(scaled: jax.Array, uniform: jax.Array) -> jax.Array:
   masses = jnp.pad(masses, [(0, 0)] * (masses.ndim - 1) + [(0, pad)])
   blocks = masses.reshape(*masses.shape[:-1], -1, BLOCK)  # [.., blocks, BLOCK]
   block_ends = jnp.cumsum(jnp.sum(blocks, axis=-1), axis=-1)  # [.., blocks]
-  target = uniform * block_ends[..., -1]  # [..]
-  block = _first_above(block_ends, target)  # [..]
-  start = jnp.take_along_axis(block_ends, jnp.maximum(block - 1, 0)[..., None], -1)
-  rest = target - jnp.where(block > 0, start[..., 0], 0.0)
-  inside = jnp.take_along_axis(blocks, block[..., None, None], axis=-2)[..., 0, :]
+  target = uniform * block_ends[..., -1:]  # [.., draws]
+  block = _first_above(block_ends[..., None, :], target)  # [.., draws]
+  start = jnp.take_along_axis(block_ends, jnp.maximum(block - 1, 0), axis=-1)
+  rest = target - jnp.where(block > 0, start, 0.0)
+  inside = jnp.take_along_axis(blocks, block[..., None], axis=-2)  # [.., draws, BLOCK]
   token = _first_above(jnp.cumsum(inside, axis=-1), rest)
   # Rounding can leave the target at or above the last sum: take the block's last
   # token that has mass at all.

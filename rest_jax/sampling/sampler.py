@@ -7,9 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from rest_jax.data import buckets, group_store, vocabularies
+from rest_jax.data import group_store, vocabularies
 from rest_jax.models import t5
-from rest_jax.sampling import decoder, draws
+from rest_jax.sampling import decoder, draws, tickets
+from rest_jax.sampling import flow as flow_lib
 from rest_jax.training import mesh as mesh_lib
 
 
@@ -18,19 +19,43 @@ class SamplerSettings:
   """How the sampler cuts its work; no value here changes the samples.
 
   Attributes:
-    batch_size: sources decoded together.
-    max_samples: candidates of one source decoded together; more take turns.
+    batch_size: sources decoded together, the lanes; a multiple of the mesh's data
+      and fsdp axes.
+    slots: rows of the decoder for each of them. One is best where arithmetic is
+      dear (a CPU); more read a source's keys and values once for several rows.
+    share: the most candidates of a slot. They share the decoder steps of their
+      common prefixes; more in a slot share more, fewer end sooner.
   """
 
-  batch_size: int = 32
-  max_samples: int = 64
+  batch_size: int = 128
+  slots: int = 1
+  share: int = 32
 
   def __post_init__(self) -> None:
-    if self.batch_size < 1 or self.max_samples < 1:
-      raise ValueError(
-        f'batch_size={self.batch_size} and max_samples={self.max_samples} must be '
-        'at least 1'
-      )
+    for name, value in dataclasses.asdict(self).items():
+      if value < 1:
+        raise ValueError(f'{name}={value} must be at least 1')
+
+  def share_of(self, num_samples: int) -> int:
+    """The candidates of a slot, so that a source's are spread evenly."""
+    return -(-num_samples // -(-num_samples // self.share))
+
+
+@dataclasses.dataclass
+class Counts:
+  """What sampling cost, for reports and benchmarks.
+
+  Attributes:
+    steps: decoder steps, of all rows each.
+    rows: decoder rows computed, idle ones included.
+    tokens: of the candidates, EOS included.
+    candidates: drawn.
+  """
+
+  steps: int = 0
+  rows: int = 0
+  tokens: int = 0
+  candidates: int = 0
 
 
 class Sampler:
@@ -40,12 +65,15 @@ class Sampler:
     params: the policy's parameters, on the mesh.
     config: the policy's shape.
     vocabulary: to detokenise.
-    mesh: groups are spread over its data and fsdp axes.
+    mesh: sources are spread over its data and fsdp axes.
     source_length: the most tokens of a source, EOS included.
     target_length: the most tokens of a candidate, EOS included.
-    decoding: temperature, top-k, top-p.
+    decoding: temperature, top-k, top-p, min_tokens.
     seed, grow_step: the run's part of the candidates' identities.
     settings: how the work is cut.
+
+  Attributes:
+    counts: what sampling cost so far.
   """
 
   def __init__(
@@ -62,36 +90,81 @@ class Sampler:
     grow_step: int,
     settings: SamplerSettings = SamplerSettings(),
   ):
+    shards = mesh_lib.batch_shards(mesh)
+    if settings.batch_size % shards:
+      raise ValueError(
+        f'SamplerSettings.batch_size={settings.batch_size} must be a multiple of the '
+        f"mesh's data x fsdp = {shards}"
+      )
     self._params = params
     self._config = config
     self._vocabulary = vocabulary
     self._mesh = mesh
-    self._source_lengths = buckets.lengths_up_to(source_length)
-    self._target_length = target_length
+    self._source_lengths = decoder.cache_lengths(source_length)
+    self._lengths = decoder.cache_lengths(target_length)
     self._decoding = decoding
-    self._seed = seed
-    self._grow_step = grow_step
+    self._seed = np.int32(seed)
+    self._grow_step = np.int32(grow_step)
     self._settings = settings
+    self.counts = Counts()
 
   def sample(
     self, groups: Sequence[group_store.Group], num_samples: int
   ) -> Iterator[tuple[int, group_store.Group]]:
     """Yields each group's index with `num_samples` candidates in place of its own.
 
-    Sources of like length are decoded together, so the order is not the given
-    one. The candidates have origin 'model'; duplicates are kept.
+    Groups come as they are complete, short ones first, so the order is not the
+    given one. The candidates have origin 'model'; duplicates are kept. While the
+    caller works on what was yielded, the devices go on.
     """
-    lengths = [len(group.source_tokens) for group in groups]
-    order = np.argsort(lengths, kind='stable')
-    size = self._settings.batch_size
-    for start in range(0, len(order), size):
-      rows = order[start : start + size]
-      parts = [
-        self._batch([groups[row] for row in rows], first, count)
-        for first, count in self._turns(num_samples)
-      ]
-      for place, row in enumerate(rows):
-        yield int(row), self._with_candidates(groups[row], parts, place)
+    if num_samples < 1:
+      raise ValueError(f'num_samples={num_samples} must be at least 1')
+    if not groups:
+      return
+    settings = self._settings
+    shards = mesh_lib.batch_shards(self._mesh)
+    flow = flow_lib.Flow(
+      [group.source_tokens for group in groups],
+      [group.source_id for group in groups],
+      num_samples,
+      batch=settings.batch_size,
+      slots=settings.slots,
+      share=settings.share_of(num_samples),
+      shards=shards,
+      source_lengths=self._source_lengths,
+      lengths=self._lengths,
+    )
+    lanes: decoder.Lanes | None = None
+    free = np.ones(settings.batch_size, bool)
+    while flow.goes_on():
+      turn = flow.turn(free)
+      lanes = self._fit(lanes, turn, settings.share_of(num_samples))
+      lanes, ended = decoder.exchange(
+        self._params,
+        lanes,
+        self._put(turn.incoming),
+        self._seed,
+        self._grow_step,
+        config=self._config,
+        shards=shards,
+      )
+      if turn.keep is not None:
+        keep = mesh_lib.put_batch(self._mesh, {'keep': turn.keep})['keep']
+        lanes = decoder.narrow(lanes, keep, config=self._config, shards=shards)
+      lanes, freed, steps = decoder.advance(
+        self._params,
+        lanes,
+        np.int32(turn.enough),
+        config=self._config,
+        num_tokens=self._vocabulary.size,
+        decoding=self._decoding,
+      )
+      # The devices go on while the host works on what has left.
+      for row, drawn in flow.finish(turn.leaving, jax.device_get(ended)):
+        yield row, self._with_candidates(groups[row], drawn)
+      free = jax.device_get(freed)
+      self.counts.steps += int(steps)
+      self.counts.rows += int(steps) * lanes.token.size
 
   def sample_in_order(
     self, groups: Sequence[group_store.Group], num_samples: int
@@ -100,51 +173,41 @@ class Sampler:
     drawn = dict(self.sample(groups, num_samples))
     return [drawn[row] for row in range(len(groups))]
 
-  def _turns(self, num_samples: int) -> Iterator[tuple[int, int]]:
-    """Cuts the candidates into (first, count) that are decoded together."""
-    size = self._settings.max_samples
-    for first in range(0, num_samples, size):
-      yield first, min(size, num_samples - first)
+  def _fit(
+    self, lanes: decoder.Lanes | None, turn: flow_lib.Turn, share: int
+  ) -> decoder.Lanes:
+    """Makes the lanes, or makes them longer, as the turn wants."""
+    lengths = {'source_length': turn.source_length, 'length': turn.length}
+    if lanes is None:
+      return decoder.empty_lanes(
+        self._config,
+        self._mesh,
+        batch=self._settings.batch_size,
+        slots=self._settings.slots,
+        share=share,
+        limit=self._lengths[-1],
+        **lengths,
+      )
+    shape = (lanes.encoder_mask.shape[-1], lanes.candidates.tokens.shape[-1])
+    if shape == (turn.source_length, turn.length):
+      return lanes
+    return decoder.extend(lanes, **lengths)
 
-  def _batch(
-    self, groups: Sequence[group_store.Group], first: int, count: int
-  ) -> decoder.Samples:
-    rows = self._settings.batch_size
-    longest = max(len(group.source_tokens) for group in groups)
-    source_length = buckets.bucket(longest, self._source_lengths)
-    tokens = np.zeros((rows, source_length), np.int32)
-    words = np.zeros((rows, 2), np.uint32)
-    words[: len(groups)] = draws.source_words([group.source_id for group in groups])
-    for row, group in enumerate(groups):
-      tokens[row, : len(group.source_tokens)] = group.source_tokens
-    batch = mesh_lib.put_batch(self._mesh, {'tokens': tokens, 'words': words})
-    samples = decoder.sample(
-      self._params,
-      batch['tokens'],
-      batch['words'],
-      np.int32(self._seed),
-      np.int32(self._grow_step),
-      np.int32(first),
-      config=self._config,
-      num_samples=count,
-      limit=self._target_length,
-      num_tokens=self._vocabulary.size,
-      decoding=self._decoding,
-    )
-    return jax.device_get(samples)
+  def _put(self, incoming: decoder.Incoming) -> decoder.Incoming:
+    placed = mesh_lib.put_batch(self._mesh, incoming._asdict())
+    return decoder.Incoming(**placed)
 
   def _with_candidates(
-    self, group: group_store.Group, parts: Sequence[decoder.Samples], row: int
+    self, group: group_store.Group, drawn: Sequence[tickets.Drawn]
   ) -> group_store.Group:
-    drawn = np.concatenate([part.tokens[row] for part in parts])
-    log_probs = np.concatenate([part.token_log_probs[row] for part in parts])
-    lengths = np.count_nonzero(drawn, axis=1).tolist()  # [samples]
-    tokens = [drawn[i, :length] for i, length in enumerate(lengths)]
+    tokens = tuple(candidate.tokens for candidate in drawn)
+    self.counts.candidates += len(tokens)
+    self.counts.tokens += sum(map(len, tokens))
     return dataclasses.replace(
       group,
       texts=tuple(self._vocabulary.decode_batch(tokens)),
-      tokens=tuple(tokens),
-      token_log_probs=tuple(log_probs[i, :n] for i, n in enumerate(lengths)),
-      finished=np.concatenate([part.finished[row] for part in parts]),
+      tokens=tokens,
+      token_log_probs=tuple(candidate.log_probs for candidate in drawn),
+      finished=np.array([t.size and t[-1] == decoder.EOS_ID for t in tokens], bool),
       origins=('model',) * len(tokens),
     )

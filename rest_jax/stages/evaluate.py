@@ -101,7 +101,6 @@ def evaluate(
         (base.config, base.params),
         samples,
         mesh=run.mesh,
-        batch_size=sampler.batch_size,
       )
       advance(1, note='compared with BC')
     gold = text.Gold()(samples)

@@ -138,7 +138,6 @@ def load(
       reward_model,
       run,
       task_feature_lengths=task_feature_lengths,
-      batch_size=settings.batch_size,
     ),
     normaliser=score.load_normaliser(rewards),
     mesh=run.mesh,

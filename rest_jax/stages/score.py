@@ -112,7 +112,7 @@ def load_reward_model(
   run: artifact.Run,
   *,
   task_feature_lengths: Mapping[str, int],
-  batch_size: int,
+  batch_size: int = 32,
 ) -> learned.LearnedReward:
   """Reads a trained reward model as a scorer."""
   assert reward_model is not None, 'a scorer takes its place'

@@ -12,6 +12,15 @@ def test_lengths_double_up_to_the_limit():
   assert buckets.lengths_up_to(5) == (5,)
 
 
+def test_sizes_are_four_to_a_doubling():
+  up_to_128 = (16, 24, 32, 48, 64, 80, 96, 112, 128)
+  assert buckets.sizes_up_to(128) == up_to_128
+  assert buckets.sizes_up_to(300) == (*up_to_128, 160, 192, 224, 256, 300)
+  assert buckets.sizes_up_to(40) == (16, 24, 32, 40)
+  assert buckets.sizes_up_to(16) == (16,)
+  assert buckets.sizes_up_to(3) == (3,)
+
+
 def test_a_bucket_is_the_first_that_holds_the_length():
   assert [buckets.bucket(n, (4, 8, 10)) for n in (1, 4, 5, 8, 9, 10)] == [
     4,

@@ -95,8 +95,9 @@ def decode_all(config, params, source, target, cache_lengths):
   for position in range(target.shape[2]):
     if position >= t5.cache_length(cache):
       cache = t5.pad_cache(cache, next(n for n in cache_lengths if n > position))
+    positions = jnp.full((BATCH, SAMPLES), position, jnp.int32)
     step, cache = call(config, 'decode_step')(
-      params, target[:, :, position], jnp.int32(position), cache, cross, source != 0
+      params, target[:, :, position], positions, cache, cross, source != 0
     )
     logits.append(step)
   return jnp.stack(logits, axis=2), cache
@@ -144,7 +145,7 @@ def test_later_cache_positions_are_not_read(config):
   cross = call(config, 'cross_keys_values')(
     params, call(config, 'encode')(params, source)
   )
-  args = target[:, :, 3], jnp.int32(3)
+  args = target[:, :, 3], jnp.full((BATCH, SAMPLES), 3, jnp.int32)
   step = call(config, 'decode_step')
   clean_logits, _ = step(params, *args, cache, cross, source != 0)
   dirty_logits, after = step(params, *args, dirty, cross, source != 0)
@@ -153,6 +154,37 @@ def test_later_cache_positions_are_not_read(config):
   for old, new in zip(jax.tree.leaves(dirty), jax.tree.leaves(after), strict=True):
     changed = np.asarray(old != new).any(axis=(*range(old.ndim - 2), old.ndim - 1))
     np.testing.assert_array_equal(changed, np.arange(8) == 3)
+
+
+@pytest.mark.parametrize('config', [CONFIG, SCANNED], ids=['loop', 'scan'])
+def test_rows_stand_at_positions_of_their_own_and_may_go_back(config):
+  source, target = make_tokens()
+  params = make_params(config)
+  whole = np.asarray(call(config)(params, source, target))
+  encoded = call(config, 'encode')(params, source)
+  cross = call(config, 'cross_keys_values')(params, encoded)
+  cache = t5.T5(config).apply({}, BATCH, SAMPLES, 9, method='init_cache')
+  step = call(config, 'decode_step')
+  # Each row follows a timetable: straight on; a wait; two steps of another branch,
+  # then back to where it left and on.
+  straight = [(position, 0) for position in range(4)]
+  waiting = [(0, 0), (0, 0), *straight[1:]]
+  branching = [(0, 0), (1, 0), (2, 7), (3, 7), (2, 0), (3, 0)]
+  timetables = [straight + [(3, 0)] * 2, waiting + [(3, 0)], branching]
+  rows = np.arange(BATCH * SAMPLES).reshape(BATCH, SAMPLES)
+  for time in range(6):
+    now = [timetables[row % 3][time] for row in rows.reshape(-1)]
+    positions = np.array([at for at, _ in now], np.int32).reshape(rows.shape)
+    other = np.array([add for _, add in now], np.int32).reshape(rows.shape)
+    tokens = np.take_along_axis(target, positions[..., None], axis=2)[..., 0] + other
+    logits, cache = step(
+      params, jnp.asarray(tokens), jnp.asarray(positions), cache, cross, source != 0
+    )
+    on_path = other == 0
+    at = np.take_along_axis(whole, positions[..., None, None], axis=2)[:, :, 0]
+    assert_close(np.asarray(logits)[on_path], at[on_path])
+    if time == 3:  # the likeliest mistake would be to see the branch's tokens
+      assert np.abs(np.asarray(logits)[~on_path] - at[~on_path]).max() > 1e-3
 
 
 def test_cache_layouts():
@@ -168,7 +200,7 @@ def test_cache_layouts():
     encoded = jnp.zeros((2, 7, 16))
     cross = call(config, 'cross_keys_values')(make_params(config), encoded)
     for leaf in jax.tree.leaves(cross):
-      assert leaf.shape == (*lead, 2, 7, 3, 6)  # no samples axis: nothing is copied
+      assert leaf.shape == (*lead, 2, 3, 7, 6)  # no samples axis: nothing is copied
   with pytest.raises(ValueError, match='holds 9 positions'):
     t5.pad_cache(cache, 8)
 

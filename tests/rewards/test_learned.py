@@ -15,6 +15,11 @@ COUNTS = (3, 1, 5, 0, 2)
 
 
 def _groups():
+  """Groups of mixed lengths; in each, some candidates begin alike or are equal.
+
+  The third candidate is the first again, the fourth its beginning, without EOS, and
+  the fifth has no token at all.
+  """
   rng = np.random.default_rng(2)
   groups = []
   for i, count in enumerate(COUNTS):
@@ -23,6 +28,10 @@ def _groups():
       np.append(rng.integers(2, 24, int(rng.integers(0, 9))), 1).astype(np.int32)
       for _ in range(count)
     )
+    if count > 2:
+      tokens = (*tokens[:2], tokens[0], *tokens[3:])
+    if count > 4:
+      tokens = (*tokens[:3], tokens[0][:-1], tokens[4][:0])
     groups.append(
       group_store.Group(
         source_id=f's/{i}',
@@ -32,7 +41,7 @@ def _groups():
         texts=tuple('y' for _ in tokens),
         tokens=tokens,
         token_log_probs=None,
-        finished=np.ones(count, bool),
+        finished=np.array([1 in part for part in tokens], bool),
         origins=('model',) * count,
         renderings=(),
       )
@@ -53,6 +62,8 @@ def _score(groups, **settings):
 
 def test_scores_are_predictions_on_the_scale_of_the_ratings():
   groups = _groups()
+  # Trees of mixed sizes, and a candidate that is longer than most of them.
+  assert {len(t) for group in groups for t in group.tokens} >= {0, 1, 9}
   batch = batches.group_batch(groups, samples=5, source_length=16, target_length=12)
   params = test_reward.make_params()
   predictions = test_reward.PREDICT(params, batch, config=CONFIG)
@@ -64,12 +75,42 @@ def test_scores_are_predictions_on_the_scale_of_the_ratings():
     np.testing.assert_allclose(values, expected, atol=2e-5)
 
 
-@pytest.mark.parametrize('settings', [{'batch_size': 1}, {'max_samples': 2}])
+@pytest.mark.parametrize(
+  'settings', [{'batch_size': 1}, {'max_nodes': 1}, {'max_nodes': 9}]
+)
 def test_scores_do_not_depend_on_how_the_work_is_cut(settings):
   groups = [group for group in _groups() if group.tokens]
   expected = _score(groups)
   for found, values in zip(_score(groups, **settings), expected, strict=True):
     np.testing.assert_allclose(found, values, atol=2e-5)
+
+
+def test_a_large_group_scores_as_its_candidates_one_by_one():
+  rng = np.random.default_rng(3)
+  lengths = rng.integers(0, 9, 200)
+  tokens = tuple(rng.integers(2, 5, length).astype(np.int32) for length in lengths)
+  group = group_store.Group(
+    source_id='s/large',
+    source='x',
+    source_tokens=np.array([5, 9, 1], np.int32),
+    reference=None,
+    texts=('y',) * 200,
+    tokens=tokens,
+    token_log_probs=None,
+    finished=np.zeros(200, bool),
+    origins=('model',) * 200,
+  )
+  assert len({part.tobytes() for part in tokens}) < 190  # many are drawn twice
+  settings = {'max_nodes': 16, 'batch_size': 4}  # 128 sources a block
+  alone = _score([group_store.take(group, [i]) for i in range(200)], **settings)
+  (together,) = _score([group], **settings)
+  np.testing.assert_allclose(together, np.concatenate(alone), atol=2e-5)
+  assert together[lengths == 0].tolist() == [3.0] * (lengths == 0).sum()
+
+
+def test_a_candidate_beyond_the_longest_is_refused():
+  with pytest.raises(ValueError, match=r'9 tokens is longer than the longest.*8'):
+    _score(_groups(), target_length=8)
 
 
 def test_sources_without_any_candidate_have_no_score():

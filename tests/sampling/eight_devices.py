@@ -37,7 +37,7 @@ def sample(mesh):
     decoding=draws.Decoding(temperature=1.0),
     seed=3,
     grow_step=1,
-    settings=sampler_lib.SamplerSettings(batch_size=8, max_samples=6),
+    settings=sampler_lib.SamplerSettings(batch_size=16, share=6),
   )
   return sampler.sample_in_order(example._groups(11), 6)
 

@@ -19,13 +19,12 @@ def _logits(seed: int = 0, spread: float = 2.0) -> np.ndarray:
 
 def _draw(logits: np.ndarray, decoding: draws.Decoding, num: int = NUM_DRAWS):
   uniform = jax.random.uniform(jax.random.key(1), (1, num))
-  wide = jnp.broadcast_to(jnp.asarray(logits), (1, 1, VOCAB))
 
   @jax.jit
-  def one(u):
-    return draws.draw(wide, u[None, None], decoding)[0, 0]
+  def some(u):
+    return draws.draw(jnp.asarray(logits), u, decoding)
 
-  return np.asarray(jax.lax.map(one, uniform[0], batch_size=4096))
+  return np.asarray(jax.lax.map(some, uniform[0].reshape(-1, 100))).reshape(-1)
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
@@ -87,15 +86,13 @@ def test_a_hand_worked_inverse_cdf():
   # Masses 1/4, 1/2, 0, 1/4: the running sums are 1/4, 3/4, 3/4, 1.
   logits = jnp.log(jnp.array([0.25, 0.5, 0.0, 0.25]))
   uniform = jnp.array([0.0, 0.24, 0.26, 0.74, 0.76, 0.999])
-  tokens = draws.draw(
-    jnp.broadcast_to(logits, (1, 6, 4)), uniform[None], draws.Decoding(temperature=1.0)
-  )
-  assert tokens.tolist() == [[0, 0, 1, 1, 3, 3]]
+  tokens = draws.draw(logits, uniform, draws.Decoding(temperature=1.0))
+  assert tokens.tolist() == [0, 0, 1, 1, 3, 3]
 
 
 def test_a_token_of_no_mass_is_never_drawn_even_at_the_ends():
-  logits = np.full((1, 1, VOCAB), -np.inf, np.float32)
-  logits[0, 0, [130, 131]] = 0.0
+  logits = np.full((1, VOCAB), -np.inf, np.float32)
+  logits[0, [130, 131]] = 0.0
   for value in (0.0, np.nextafter(np.float32(1), np.float32(0))):
     token = draws.draw(jnp.asarray(logits), jnp.full((1, 1), value), draws.Decoding())
     assert int(token[0, 0]) in (130, 131)
@@ -103,7 +100,7 @@ def test_a_token_of_no_mass_is_never_drawn_even_at_the_ends():
 
 def test_greedy_takes_the_most_probable():
   logits = _logits()
-  token = draws.draw(jnp.asarray(logits)[None, None], jnp.zeros((1, 1)), draws.GREEDY)
+  token = draws.draw(jnp.asarray(logits)[None], jnp.zeros((1, 1)), draws.GREEDY)
   assert int(token[0, 0]) == int(np.argmax(logits))
 
 
@@ -111,26 +108,23 @@ def test_uniforms_depend_on_identity_and_not_on_place():
   words = jnp.asarray(draws.source_words(['a', 'b', 'c']))
   candidates = jnp.broadcast_to(jnp.arange(4), (3, 4))
   keys = draws.candidate_keys(5, 2, words, candidates)
-  every = np.asarray(draws.uniforms(keys, jnp.asarray(3)))
+  every = np.asarray(draws.uniforms(keys, 5))
+  assert every.shape == (3, 4, 5)
   moved = draws.candidate_keys(5, 2, words[::-1], candidates[:, ::-1])
-  np.testing.assert_array_equal(
-    np.asarray(draws.uniforms(moved, jnp.asarray(3))), every[::-1, ::-1]
-  )
+  np.testing.assert_array_equal(np.asarray(draws.uniforms(moved, 5)), every[::-1, ::-1])
+  # A longer limit leaves the earlier positions as they were.
+  np.testing.assert_array_equal(np.asarray(draws.uniforms(keys, 9))[..., :5], every)
   assert np.unique(every).size == every.size
   other_step = draws.candidate_keys(5, 3, words, candidates)
   other_seed = draws.candidate_keys(6, 2, words, candidates)
-  for other in (
-    draws.uniforms(other_step, jnp.asarray(3)),
-    draws.uniforms(other_seed, jnp.asarray(3)),
-    draws.uniforms(keys, jnp.asarray(4)),
-  ):
-    assert not np.any(np.asarray(other) == every)
+  for other in (other_step, other_seed):
+    assert not np.any(np.asarray(draws.uniforms(other, 5)) == every)
 
 
 def test_uniforms_are_uniform_over_candidates_and_positions():
   words = jnp.asarray(draws.source_words([f's{i}' for i in range(100)]))
   keys = draws.candidate_keys(0, 1, words, jnp.broadcast_to(jnp.arange(20), (100, 20)))
-  values = np.stack([draws.uniforms(keys, jnp.asarray(t)) for t in range(10)])
+  values = np.asarray(draws.uniforms(keys, 10))
   assert scipy.stats.kstest(values.ravel(), 'uniform').pvalue > P_VALUE
   assert values.min() >= 0 and values.max() < 1
 
@@ -143,6 +137,7 @@ def test_uniforms_are_uniform_over_candidates_and_positions():
     ({'top_k': -1}, 'top_k=-1'),
     ({'top_p': 0.0}, 'top_p=0.0'),
     ({'top_p': 1.5}, 'top_p=1.5'),
+    ({'min_tokens': -1}, 'min_tokens=-1'),
   ],
 )
 def test_settings_out_of_range_are_refused(settings, rule):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 from flax import linen as nn
 
 from rest_jax.data import batches, group_store
@@ -57,23 +58,25 @@ def _groups(num=7, seed=0):
   return groups
 
 
-# Every pair (batch_size, candidates of a turn) is a program to compile: the tests
-# share (4, 6), (4, 4) and (4, 2).
-def _sample(groups, num_samples, *, params=None, decoding=None, **settings):
-  cut = {'batch_size': 4, 'max_samples': 6} | settings
-  sampler = sampler_lib.Sampler(
+# Every (lanes, slots, share) is compiled for anew: the tests share (4, 1, 6).
+def _sampler(*, params=None, decoding=None, limit=LIMIT, **settings):
+  cut = {'batch_size': 4, 'share': 6} | settings
+  return sampler_lib.Sampler(
     _params() if params is None else params,
     CONFIG,
     LetterVocabulary(),
     mesh=mesh_lib.make_mesh(),
     source_length=16,
-    target_length=LIMIT,
+    target_length=limit,
     decoding=decoding or draws.Decoding(temperature=1.0),
     seed=3,
     grow_step=1,
     settings=sampler_lib.SamplerSettings(**cut),
   )
-  return sampler.sample_in_order(groups, num_samples)
+
+
+def _sample(groups, num_samples, **options):
+  return _sampler(**options).sample_in_order(groups, num_samples)
 
 
 def _tokens(samples):
@@ -86,15 +89,15 @@ def test_same_samples_however_the_work_is_cut():
   assert len({t for group in samples for t in group}) > 30  # they do differ
   for settings in (
     {'batch_size': 1},
-    {'batch_size': 7},
-    {'max_samples': 2},
-    {'max_samples': 4},  # a last turn of two
+    {'batch_size': 8},  # more lanes than sources, and given up at the end
+    {'share': 4},  # three and three
+    {'slots': 2, 'share': 2},  # two rows for a source, and a last turn of half
   ):
     assert _tokens(_sample(groups, 6, **settings)) == samples, settings
   reverse = _tokens(_sample(groups[::-1], 6))
   assert reverse[::-1] == samples
   # More candidates leave the first ones as they were.
-  assert [group[:6] for group in _tokens(_sample(groups, 10))] == samples
+  assert [group[:6] for group in _tokens(_sample(groups, 12))] == samples
 
 
 def test_log_probs_are_those_of_teacher_forcing_untempered():
@@ -116,8 +119,75 @@ def test_log_probs_are_those_of_teacher_forcing_untempered():
       np.testing.assert_allclose(recorded, expected, atol=2e-5)
 
 
+def test_candidates_follow_the_policy_exactly():
+  """Whole sequences against their exact probabilities, walked depth first."""
+  group = _groups(1)[0]
+  decoding = draws.Decoding(temperature=0.8, top_k=5)
+  repeats = [dataclasses.replace(group, source_id=f'r/{i}') for i in range(2000)]
+  samples = _sample(
+    repeats, 6, decoding=decoding, batch_size=64, limit=2, params=_params(4)
+  )
+  pairs = [tuple(t.tolist()) for g in samples for t in g.tokens]
+  apply = functools.partial(t5.T5(CONFIG).apply, {'params': _params(4)})
+  source = jnp.asarray(group.source_tokens)[None]
+
+  def probabilities(prefix):
+    inputs = jnp.array([[[0, *prefix]]], jnp.int32)
+    logits = np.asarray(apply(source, inputs))[0, 0, -1].astype(np.float64)
+    logits[0] = -np.inf
+    logits[36:] = -np.inf
+    logits[logits < np.sort(logits)[-5]] = -np.inf
+    masses = np.exp((logits - logits.max()) / 0.8)
+    return masses / masses.sum()
+
+  expected = {}
+  first = probabilities(())
+  for one in np.flatnonzero(first):
+    if one == decoder.EOS_ID:
+      expected[(1,)] = first[1]
+      continue
+    second = probabilities((one,))
+    for two in np.flatnonzero(second):
+      expected[(int(one), int(two))] = first[one] * second[two]
+  assert set(pairs) <= set(expected)
+  counts = np.array([pairs.count(pair) for pair in expected])
+  chances = np.array(list(expected.values())) * len(pairs)
+  rare = chances < 5
+  counts = np.append(counts[~rare], counts[rare].sum())
+  chances = np.append(chances[~rare], chances[rare].sum())
+  used = chances > 0
+  p_value = scipy.stats.chisquare(counts[used], chances[used]).pvalue
+  assert p_value > 1e-4  # a right sampler fails once in 10,000
+
+
+def test_eos_waits_for_min_tokens():
+  def lengths(min_tokens):
+    decoding = draws.Decoding(temperature=5.0, min_tokens=min_tokens)
+    samples = _sample(_groups(), 6, decoding=decoding)
+    return sorted(len(t) for group in samples for t in group.tokens)
+
+  assert lengths(0)[0] < 6
+  assert 6 <= lengths(5)[0] < 12  # five, and EOS
+
+
+def test_equal_prefixes_are_computed_once():
+  groups = _groups(16)
+  sampler = _sampler(decoding=draws.Decoding(temperature=0.5), batch_size=16)
+  samples = sampler.sample_in_order(groups, 6)
+  nodes = sum(
+    len({tuple(t[:n]) for t in group.tokens for n in range(len(t))})
+    for group in samples
+  )
+  tokens = sum(len(t) for group in samples for t in group.tokens)
+  assert sampler.counts.tokens == tokens > 1.2 * nodes
+  assert sampler.counts.candidates == 96
+  # All lanes are taken from the first step, so the steps are those of the busiest
+  # (and those that candidates longer than the first cache walk again).
+  assert nodes <= sampler.counts.rows
+
+
 def test_a_candidate_ends_with_eos_or_is_flagged_unfinished():
-  samples = _sample(_groups(), 8)
+  samples = _sample(_groups(), 6)
   flags = np.concatenate([group.finished for group in samples])
   assert flags.any() and not flags.all()
   for group in samples:
@@ -130,22 +200,22 @@ def test_a_candidate_ends_with_eos_or_is_flagged_unfinished():
 
 
 def test_duplicates_are_kept():
-  samples = _sample(_groups(2), 5, decoding=draws.GREEDY)
+  samples = _sample(_groups(2), 6, decoding=draws.GREEDY)
   for group in samples:
-    assert len(group.tokens) == 5 and len({t.tobytes() for t in group.tokens}) == 1
+    assert len(group.tokens) == 6 and len({t.tobytes() for t in group.tokens}) == 1
 
 
 def test_the_loop_is_compiled_once_for_a_shape():
   groups = _groups(12)
   _sample(groups, 6)
-  compiled = decoder.sample._cache_size()
+  compiled = decoder.advance._cache_size()
   _sample(groups[::-1], 6, params=_params(seed=9))
-  assert decoder.sample._cache_size() == compiled
+  assert decoder.advance._cache_size() == compiled
 
 
 def test_cache_lengths_double_until_the_limit():
-  assert decoder.cache_lengths(100) == [16, 32, 64, 100]
-  assert decoder.cache_lengths(5) == [5]
+  assert decoder.cache_lengths(100) == (16, 24, 32, 48, 64, 96, 100)
+  assert decoder.cache_lengths(5) == (5,)
   with pytest.raises(ValueError, match='at least 1'):
     decoder.cache_lengths(0)
 

@@ -1,0 +1,105 @@
+"""What is left to decode: sources cut into tickets, in the order of their length.
+
+Plain Python on the host. A ticket is the share of one source that a lane takes: the
+candidates of each of its slots, and what is known of them already. A candidate that
+fills a cache before it ends comes back as part of a ticket for a longer cache, which
+walks through its known tokens again.
+"""
+
+import dataclasses
+import heapq
+import itertools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from rest_jax.data import buckets
+
+# A source of 20 tokens is first decoded in a cache that holds 25.
+EXPECTED_RATIO = 1.25
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+  """A candidate, or its first tokens."""
+
+  tokens: np.ndarray  # [num_tokens] int32
+  log_probs: np.ndarray  # [num_tokens] float32, nats
+
+
+@dataclasses.dataclass(frozen=True)
+class Ticket:
+  """Candidates of one source for one lane."""
+
+  row: int  # the group's place among those that are sampled
+  indices: np.ndarray  # [slots, share] int32, candidate indices; -1 is none
+  known: dict[int, Drawn]  # by candidate index
+  length: int  # of the cache that it wants
+
+
+class Queue:
+  """Tickets by rising cache length, then by source length, then as they came.
+
+  Args:
+    source_lengths: tokens of each source, EOS included.
+    num_samples: candidates of each source.
+    slots, share: of a lane.
+    lengths: the rising cache lengths; the last is the limit of a candidate.
+  """
+
+  def __init__(
+    self,
+    source_lengths: Sequence[int],
+    num_samples: int,
+    *,
+    slots: int,
+    share: int,
+    lengths: Sequence[int],
+  ):
+    self._source_lengths = source_lengths
+    self._slots = slots
+    self._share = share
+    self._lengths = lengths
+    self._count = itertools.count()
+    self._heap: list[tuple[int, int, int, Ticket]] = []
+    candidates = np.arange(num_samples, dtype=np.int32)
+    for row, tokens in enumerate(source_lengths):
+      expected = min(int(tokens * EXPECTED_RATIO), lengths[-1])
+      self._push(row, candidates, {}, buckets.bucket(expected, lengths))
+
+  def __len__(self) -> int:
+    return len(self._heap)
+
+  def peek(self) -> Ticket:
+    """The next ticket, which stays."""
+    return self._heap[0][-1]
+
+  def pop(self) -> Ticket:
+    """Takes the next ticket."""
+    return heapq.heappop(self._heap)[-1]
+
+  def put_back(self, row: int, known: dict[int, Drawn]) -> None:
+    """Adds candidates of a source that have outgrown their cache."""
+    longest = max(len(start.tokens) for start in known.values())
+    # Twice as long, so that a candidate comes back a few times at most.
+    wanted = min(2 * longest, self._lengths[-1])
+    candidates = np.array(sorted(known), np.int32)
+    self._push(row, candidates, known, buckets.bucket(wanted, self._lengths))
+
+  def _push(
+    self, row: int, candidates: np.ndarray, known: dict[int, Drawn], length: int
+  ) -> None:
+    for part in _cut(candidates, self._slots, self._share):
+      ticket = Ticket(row, part, known, length)
+      order = (length, self._source_lengths[row], next(self._count), ticket)
+      heapq.heappush(self._heap, order)
+
+
+def _cut(candidates: np.ndarray, slots: int, share: int) -> Iterator[np.ndarray]:
+  """Cuts candidates into [slots, share], filled up with -1."""
+  size = slots * share
+  for start in range(0, len(candidates), size):
+    part = np.full(size, -1, np.int32)
+    some = candidates[start : start + size]
+    part[: len(some)] = some
+    yield part.reshape(slots, share)

@@ -1,0 +1,160 @@
+"""The host's side of the decoder loop, against devices that are made up."""
+
+import numpy as np
+import pytest
+
+from rest_jax.sampling import decoder, flow, tickets
+
+LENGTHS = (4, 8, 12)
+
+
+def _drive(lengths, *, batch, slots, share, shards, num_samples, seed=0):
+  """Runs a flow with candidates of known lengths; returns what completed.
+
+  Args:
+    lengths: [sources, num_samples], tokens of each candidate with EOS; more than
+      the limit of 12 means that it never ends.
+  """
+  rng = np.random.default_rng(seed)
+  sources = [np.ones(rng.integers(1, 9), np.int32) for _ in lengths]
+  names = [f's{row}' for row in range(len(lengths))]
+  driven = flow.Flow(
+    sources,
+    names,
+    num_samples,
+    batch=batch,
+    slots=slots,
+    share=share,
+    shards=shards,
+    source_lengths=(4, 8),
+    lengths=LENGTHS,
+  )
+  by_words = {
+    tuple(words): row for row, words in enumerate(decoder.draws.source_words(names))
+  }
+  places = (batch, slots, share)
+  held = {
+    'tokens': np.zeros((*places, 12), np.int32),
+    'num_tokens': np.zeros(places, np.int32),
+  }
+  free = np.ones(batch, bool)
+  complete, widths = {}, [batch]
+  for _ in range(10_000):
+    if not driven.goes_on():
+      return complete, widths
+    turn = driven.turn(free)
+    size = len(free) // shards
+    incoming = turn.incoming
+    lanes = [
+      shard * size + place if place < size else None
+      for shard, row in enumerate(incoming.place.reshape(shards, -1))
+      for place in row
+    ]
+    ended = decoder.Ended(
+      tokens=held['tokens'][[lane or 0 for lane in lanes]],
+      log_probs=held['tokens'][[lane or 0 for lane in lanes]].astype(np.float32),
+      num_tokens=held['num_tokens'][[lane or 0 for lane in lanes]],
+    )
+    for i, lane in enumerate(lanes):
+      if lane is None:
+        assert (incoming.indices[i] == -1).all()
+        continue
+      assert free[lane]  # a lane at work is left alone
+      held['tokens'][lane], held['num_tokens'][lane] = 0, 0
+      for slot, one in zip(*np.nonzero(incoming.indices[i] >= 0), strict=True):
+        row = by_words[tuple(incoming.words[i])]
+        index = incoming.indices[i, slot, one]
+        full = lengths[row][index]
+        known = incoming.num_known[i, slot, one]
+        if known:  # what was drawn before comes back
+          expected = _tokens(row, index, full)[:known]
+          np.testing.assert_array_equal(incoming.tokens[i, slot, one, :known], expected)
+        size_drawn = min(full, turn.length)
+        assert known < size_drawn
+        held['tokens'][lane, slot, one, :size_drawn] = _tokens(row, index, full)[
+          :size_drawn
+        ]
+        held['num_tokens'][lane, slot, one] = size_drawn
+      free[lane] = (incoming.indices[i] == -1).all()
+    if turn.keep is not None:
+      size = len(free) // shards
+      kept = [
+        shard * size + place
+        for shard, row in enumerate(turn.keep.reshape(shards, -1))
+        for place in row
+      ]
+      assert free[np.setdiff1d(np.arange(len(free)), kept)].all()
+      free, held = free[kept], {name: x[kept] for name, x in held.items()}
+      widths.append(len(free))
+    while free.sum() < turn.enough:  # one lane ends after the other
+      busy = np.flatnonzero(~free)
+      assert busy.size, 'it waits for lanes that nobody has'
+      free[rng.choice(busy)] = True
+    for row, drawn in driven.finish(turn.leaving, ended):
+      assert row not in complete
+      complete[row] = drawn
+  raise AssertionError('the flow does not end')
+
+
+def _tokens(row, index, length):
+  tokens = 2 + (np.arange(length) * 7 + row * 3 + index) % 11
+  tokens[-1] = decoder.EOS_ID
+  return tokens
+
+
+@pytest.mark.parametrize(
+  ('batch', 'slots', 'share', 'shards', 'num_samples'),
+  [
+    (1, 1, 1, 1, 1),
+    (4, 1, 3, 1, 3),
+    (64, 1, 4, 1, 7),
+    (64, 2, 2, 4, 9),
+    (8, 3, 1, 8, 5),
+  ],
+)
+def test_every_candidate_completes_once_and_in_order(
+  batch, slots, share, shards, num_samples
+):
+  rng = np.random.default_rng(1)
+  lengths = rng.integers(1, 15, (50, num_samples))
+  complete, widths = _drive(
+    lengths,
+    batch=batch,
+    slots=slots,
+    share=share,
+    shards=shards,
+    num_samples=num_samples,
+  )
+  assert sorted(complete) == list(range(50))
+  for row, drawn in complete.items():
+    assert len(drawn) == num_samples
+    for index, candidate in enumerate(drawn):
+      expected = _tokens(row, index, lengths[row, index])[:12]
+      np.testing.assert_array_equal(candidate.tokens, expected)
+      np.testing.assert_array_equal(candidate.log_probs, expected)
+  if batch // shards >= 16:  # given up at the end
+    assert widths[-1] <= batch // 4
+
+
+def test_tickets_come_by_length_and_outgrown_candidates_wait_for_a_longer_cache():
+  queue = tickets.Queue([8, 2, 5], 3, slots=1, share=2, lengths=LENGTHS)
+  order = [(t.row, t.length, t.indices.tolist()) for t in iter_pop(queue)]
+  # 2, 5 and 8 source tokens: 2, 6 and 10 expected.
+  assert order == [
+    (1, 4, [[0, 1]]),
+    (1, 4, [[2, -1]]),
+    (2, 8, [[0, 1]]),
+    (2, 8, [[2, -1]]),
+    (0, 12, [[0, 1]]),
+    (0, 12, [[2, -1]]),
+  ]
+  start = tickets.Drawn(np.full(4, 5, np.int32), np.zeros(4, np.float32))
+  queue.put_back(1, {2: start, 0: start})
+  ticket = queue.pop()
+  assert (ticket.row, ticket.length, ticket.indices.tolist()) == (1, 8, [[0, 2]])
+  assert set(ticket.known) == {0, 2}
+
+
+def iter_pop(queue):
+  while queue:
+    yield queue.pop()
