@@ -11,7 +11,7 @@ rows of a count matrix; no text is read twice.
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from sacrebleu.metrics.bleu import BLEU
@@ -120,9 +120,14 @@ def bootstrap_bleu(
     ValueError: lengths differ, or fewer than two sources.
   """
   _check_lengths(candidates, references, sources)
-  counts = _sum_by_source(_bleu_counts(candidates, references, tokenize), sources)
-  sums = _resampled_sums(counts, seed=seed, num_resamples=num_resamples)
-  return _interval(_bleu(counts.sum(0)[None])[0], _bleu(sums), confidence)
+  counts = _sum_by_source(bleu_counts(candidates, references, tokenize), sources)
+  return bootstrap_counts(
+    counts[:, None],
+    bleu_of_counts,
+    seed=seed,
+    num_resamples=num_resamples,
+    confidence=confidence,
+  )
 
 
 def bootstrap_chrf(
@@ -136,9 +141,50 @@ def bootstrap_chrf(
 ) -> Interval:
   """Interval of corpus chrF2, 0 to 100; arguments as bootstrap_bleu."""
   _check_lengths(candidates, references, sources)
-  counts = _sum_by_source(_chrf_counts(candidates, references), sources)
-  sums = _resampled_sums(counts, seed=seed, num_resamples=num_resamples)
-  return _interval(_chrf(counts.sum(0)[None])[0], _chrf(sums), confidence)
+  counts = _sum_by_source(chrf_counts(candidates, references), sources)
+  return bootstrap_counts(
+    counts[:, None],
+    chrf_of_counts,
+    seed=seed,
+    num_resamples=num_resamples,
+    confidence=confidence,
+  )
+
+
+def bootstrap_counts(
+  counts: np.ndarray,  # [sources, draws, counts] float64
+  score_fn: Callable[[np.ndarray], np.ndarray],  # [sums, counts] -> [sums]
+  *,
+  seed: int,
+  num_resamples: int = 1000,
+  confidence: float = 0.95,
+) -> Interval:
+  """Interval of a corpus score that is a function of summed counts.
+
+  Where a source has several draws of its output, each draw is a whole corpus with a
+  score of its own; the statistic is their mean. Sources are resampled, and a source
+  takes all its draws along.
+
+  Args:
+    counts: of every source's output, such as bleu_counts'.
+    score_fn: the score of each row of sums, such as bleu_of_counts.
+    seed: see bootstrap_mean.
+    num_resamples: see bootstrap_mean.
+    confidence: see bootstrap_mean.
+
+  Raises:
+    ValueError: fewer than two sources.
+  """
+  num_sources, num_draws, num_counts = counts.shape
+  sums = _resampled_sums(
+    counts.reshape(num_sources, num_draws * num_counts),
+    seed=seed,
+    num_resamples=num_resamples,
+  )
+  # [resamples, draws * counts] -> [resamples * draws, counts] -> [resamples, draws]
+  scores = score_fn(sums.reshape(-1, num_counts)).reshape(-1, num_draws)
+  point = score_fn(counts.sum(axis=0)).mean()
+  return _interval(point, scores.mean(axis=1), confidence)
 
 
 def _interval(point: float, resampled: np.ndarray, confidence: float) -> Interval:
@@ -226,9 +272,10 @@ def _sum_by_source(
   return summed
 
 
-def _bleu_counts(
-  candidates: Sequence[str], references: Sequence[str], tokenize: str
-) -> np.ndarray:  # [candidates, 10]: 4 matches, 4 totals, both lengths
+def bleu_counts(
+  candidates: Sequence[str], references: Sequence[str], tokenize: str = '13a'
+) -> np.ndarray:  # [candidates, 10] float64
+  """What BLEU adds up, a row per candidate: 4 matches, 4 totals, both lengths."""
   metric = BLEU(tokenize=tokenize, effective_order=True)
   rows = []
   for candidate, reference in zip(candidates, references, strict=True):
@@ -237,7 +284,9 @@ def _bleu_counts(
   return np.array(rows, np.float64).reshape(-1, 2 * _BLEU_ORDER + 2)
 
 
-def _bleu(sums: np.ndarray) -> np.ndarray:
+def bleu_of_counts(
+  sums: np.ndarray,  # [sums, 10]
+) -> np.ndarray:  # [sums] float64
   """BLEU of each row of summed counts, with sacreBLEU's default smoothing ('exp').
 
   100 * min(1, e^(1 - r/c)) * (p_1 p_2 p_3 p_4)^(1/4), where the i-th order without
@@ -254,9 +303,10 @@ def _bleu(sums: np.ndarray) -> np.ndarray:
   return np.where(usable, 100 * brevity * np.exp(np.log(precisions).mean(axis=1)), 0)
 
 
-def _chrf_counts(
+def chrf_counts(
   candidates: Sequence[str], references: Sequence[str]
-) -> np.ndarray:  # [candidates, 18]: per order the candidate's, reference's, matches
+) -> np.ndarray:  # [candidates, 18] float64
+  """What chrF adds up: per order the candidate's n-grams, the reference's, matches."""
   rows = np.zeros((len(candidates), 3 * _CHRF_ORDER))
   for row, candidate, reference in zip(rows, candidates, references, strict=True):
     # chrF reads text without its white space.
@@ -273,7 +323,9 @@ def _chrf_counts(
   return rows
 
 
-def _chrf(sums: np.ndarray) -> np.ndarray:
+def chrf_of_counts(
+  sums: np.ndarray,  # [sums, 18]
+) -> np.ndarray:  # [sums] float64
   """chrF of each row of summed counts: F_2 of the mean precision and recall.
 
   The means are over the orders that both sides have (sacreBLEU's default).

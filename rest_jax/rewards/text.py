@@ -121,7 +121,7 @@ class PerCandidate:
   ):
     self._fn = fn
     self._parameters = dict(parameters or {})
-    self._identity = _function_identity(fn)
+    self._identity = function_identity(fn)
     self.name = name or inspect.unwrap(fn).__name__
 
   def identity(self) -> dict[str, Any]:
@@ -177,7 +177,7 @@ class RatingScorer:
     elif dataclasses.is_dataclass(raters) and not isinstance(raters, type):
       self._identity = {'raters': repr(raters)}  # a frozen dataclass's repr is all
     else:
-      self._identity = _function_identity(raters)
+      self._identity = function_identity(raters)
 
   def identity(self) -> dict[str, Any]:
     """The raters' identity."""
@@ -237,7 +237,7 @@ def correct_texts(group: Group) -> tuple[str, ...]:
   return group.renderings or (_reference(group),)
 
 
-def _function_identity(fn: Callable[..., Any]) -> dict[str, str]:
+def function_identity(fn: Callable[..., Any]) -> dict[str, str]:
   """The name of a plain function and the hash of its source.
 
   Raises:

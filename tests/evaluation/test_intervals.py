@@ -182,3 +182,18 @@ def test_interval_is_json_able_and_prints():
 def test_errors(call, message):
   with pytest.raises(ValueError, match=message):
     call()
+
+
+def test_draws_of_a_source_are_corpora_of_their_own():
+  counts = np.random.default_rng(0).integers(1, 9, (30, 4, 1)).astype(float)
+  linear = intervals.bootstrap_counts(counts, lambda sums: sums[:, 0] / 30, seed=2)
+  plain = intervals.bootstrap_mean(counts[:, :, 0], seed=2)
+  for name in ('mean', 'low', 'high'):
+    assert getattr(linear, name) == pytest.approx(getattr(plain, name), rel=1e-12)
+  # The mean of the draws' squares, not the square of their mean: 5 rather than 4.
+  two = np.array([[[0.0], [2.0]], [[1.0], [1.0]]])
+  squared = intervals.bootstrap_counts(two, lambda sums: sums[:, 0] ** 2, seed=0)
+  assert squared.mean == 5
+  # The resamples of two sources: the first twice, one of each, the second twice,
+  # (0 + 16) / 2, 5 and 4. Pooled draws would have 4 everywhere.
+  assert (squared.low, squared.high) == (4, 8)
