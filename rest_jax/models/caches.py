@@ -1,56 +1,55 @@
-"""What a decoding loop carries: the past of each candidate, and the sources.
+"""What a decoding loop carries: the past of each candidate, in either layout.
 
 Plain pytrees that go in and come out of `T5.decode_step`; nothing is kept in a
-Flax collection.
+Flax collection. `T5Config.cache_layout` chooses among modules of the same functions:
+
+    rows_first    a row's past lies together; best on CPUs
+    rows_last     rows are the last axis, written in one slot; best on TPUs
 """
 
-from typing import NamedTuple, TypeAlias
+import types
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import jax
-import jax.numpy as jnp
 
+from rest_jax.models import rows_first, rows_last
 from rest_jax.models.config import T5Config
 
-# Axes of a SelfCache array, from the end: they hold for one layer's array and
-# for the stacked arrays of a scanned model.
-CACHE_BATCH_AXIS = -5
-CACHE_SAMPLES_AXIS = -4
-CACHE_LENGTH_AXIS = -2
+SelfCache: TypeAlias = rows_first.Cache | rows_last.Cache
+
+_LAYOUTS: dict[str, types.ModuleType] = {
+  'rows_first': rows_first,
+  'rows_last': rows_last,
+}
 
 
-class KeysValues(NamedTuple):
-  """Keys and values of one attention, two arrays of one shape.
-
-  Cross-attention: [batch, heads, source_length, head_dim]; self-attention:
-  [batch, samples, heads, length, head_dim]. Scanned models put [layers] in
-  front.
-  """
-
-  keys: jax.Array
-  values: jax.Array
+def layout(config: T5Config) -> types.ModuleType:
+  """The module of the config's layout: `begin_step`, `attend`, `end_step`."""
+  return _LAYOUTS[config.cache_layout]
 
 
-# One KeysValues per decoder layer, or one with stacked arrays when scanned.
-CrossCache: TypeAlias = tuple[KeysValues, ...] | KeysValues
-# Length comes right before head_dim. Measured on two CPU cores, one step of a
-# 6-layer decoder (512 wide, 8 heads of 64, vocabulary 4,096, 16 sources x 25
-# samples, source 16, cache 64): 128 ms; with [batch, samples, length, heads,
-# head_dim] 239 ms, with [batch, samples, heads, head_dim, length] 146 ms. On a
-# TPU the last axis fills lanes of 128, as head_dim = 128 does; the compiler may
-# lay out a loop's buffers anew.
-SelfCache: TypeAlias = tuple[KeysValues, ...] | KeysValues
+def _layout_of(cache: SelfCache) -> types.ModuleType:
+  return rows_last if isinstance(cache, rows_last.Cache) else rows_first
 
 
 def init_cache(config: T5Config, batch: int, samples: int, length: int) -> SelfCache:
-  """An empty past: zeros of `config.dtype`, see `T5.init_cache`."""
-  shape: tuple[int, ...] = (batch, samples, config.num_heads, length, config.head_dim)
-  if config.scan_layers:
-    shape = (config.num_decoder_layers, *shape)
-    return KeysValues(jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype))
-  return tuple(
-    KeysValues(jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype))
-    for _ in range(config.num_decoder_layers)
-  )
+  """An empty past, see `T5.init_cache`."""
+  return layout(config).init_cache(config, batch, samples, length)
+
+
+def cache_axes(cache: SelfCache) -> Any:
+  """Logical names of the axes, a PartitionSpec for each array of the cache.
+
+  `batch` names the axis that is spread over devices with the batch, `heads` that of
+  the heads.
+  """
+  return _layout_of(cache).cache_axes(cache)
+
+
+def cache_length(cache: SelfCache) -> int:
+  """Positions that a SelfCache has room for."""
+  return _layout_of(cache).cache_length(cache)
 
 
 def pad_cache(cache: SelfCache, length: int) -> SelfCache:
@@ -59,58 +58,29 @@ def pad_cache(cache: SelfCache, length: int) -> SelfCache:
   Raises:
     ValueError: when the cache is longer already.
   """
-
-  def pad(x: jax.Array) -> jax.Array:
-    extra = length - x.shape[CACHE_LENGTH_AXIS]
-    if extra < 0:
-      raise ValueError(
-        f'the cache holds {x.shape[CACHE_LENGTH_AXIS]} positions; it cannot be '
-        f'padded to {length}. Ask for a length that is at least as large.'
-      )
-    widths = [(0, 0)] * x.ndim
-    widths[CACHE_LENGTH_AXIS] = (0, extra)
-    return jnp.pad(x, widths)
-
-  return jax.tree.map(pad, cache)
+  extra = length - cache_length(cache)
+  if extra < 0:
+    raise ValueError(
+      f'the cache holds {cache_length(cache)} positions; it cannot be '
+      f'padded to {length}. Ask for a length that is at least as large.'
+    )
+  return _layout_of(cache).pad_cache(cache, extra)
 
 
-def cache_length(cache: SelfCache) -> int:
-  """Positions that a SelfCache has room for."""
-  return jax.tree.leaves(cache)[0].shape[CACHE_LENGTH_AXIS]
+def flush_when_full(cache: SelfCache) -> SelfCache:
+  """What a layout does between two steps, now and then."""
+  return _layout_of(cache).flush_when_full(cache)
 
 
-def write_positions(
-  cache: KeysValues,
-  keys: jax.Array,  # [batch, samples, 1, heads, head_dim]
-  values: jax.Array,  # [batch, samples, 1, heads, head_dim]
-  positions: jax.Array,  # [batch, samples] int32
-  layer: jax.Array | None,  # [] int32, row of a stacked cache
-) -> KeysValues:
-  """Writes one position of each row and touches nothing else, in place under XLA."""
+def map_batch(
+  cache: SelfCache, function: Callable[[jax.Array, int], jax.Array], batch: int
+) -> SelfCache:
+  """Maps a function over what belongs to the members of the batch.
 
-  def write_row(old: jax.Array, new: jax.Array, position: jax.Array) -> jax.Array:
-    # [heads, length, head_dim], or with [layers] in front, <- [heads, 1, head_dim]
-    zero = jnp.zeros((), jnp.int32)
-    if layer is None:
-      return jax.lax.dynamic_update_slice(old, new, (zero, position, zero))
-    return jax.lax.dynamic_update_slice(old, new[None], (layer, zero, position, zero))
-
-  def write(old: jax.Array, new: jax.Array) -> jax.Array:
-    # [batch, samples, 1, heads, head_dim] -> [batch, samples, heads, 1, head_dim]
-    new = jnp.swapaxes(new, -3, -2).astype(old.dtype)
-    # Mapped over the rows, not indexed by them: the compiler then knows that no
-    # row of a sharded batch reaches into another's shard.
-    axis = 0 if layer is None else 1
-    samples = jax.vmap(write_row, in_axes=(axis, 0, 0), out_axes=axis)
-    return jax.vmap(samples, in_axes=(axis, 0, 0), out_axes=axis)(old, new, positions)
-
-  return KeysValues(write(cache.keys, keys), write(cache.values, values))
-
-
-def read_layer(cache: KeysValues, layer: jax.Array | None) -> KeysValues:
-  """One layer's past, [batch, samples, heads, length, head_dim] each."""
-  if layer is None:
-    return cache
-  return jax.tree.map(
-    lambda x: jax.lax.dynamic_index_in_dim(x, layer, keepdims=False), cache
-  )
+  Args:
+    cache: of `batch` members.
+    function: takes an array and the number of its batch axis, which it may shorten
+      (to keep some members) or put in another order.
+    batch: how many members.
+  """
+  return _layout_of(cache).map_batch(cache, function, batch)

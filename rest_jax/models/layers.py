@@ -31,6 +31,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from rest_jax.models import quantisation
+
 # Added to masked attention scores; finite, so that a row without any visible
 # key (a source of padding alone) gives a uniform average and no NaN.
 MASKED = -1e10
@@ -96,6 +98,8 @@ class Projection(nn.Module):
     kernel = parameter(
       self, 'kernel', self.kernel_init, self.axes, (x.shape[-1], self.features)
     )
+    if isinstance(kernel, quantisation.QuantisedKernel):
+      return quantisation.project(x.astype(self.dtype), kernel)
     return jnp.einsum('...i,io->...o', x.astype(self.dtype), kernel.astype(self.dtype))
 
 
@@ -155,9 +159,12 @@ class TokenEmbedder(nn.Module):
     return constrain_stream(embedded, 'embed')
 
   def attend(self, x: jax.Array) -> jax.Array:
-    """Tied logits [..., vocab], float32: x . embedding^T / sqrt(embed)."""
-    x = x.astype(jnp.float32)
-    return jnp.einsum('...e,ve->...v', x, self.embedding) / math.sqrt(self.emb_dim)
+    """Tied logits [..., vocab], float32: x / sqrt(embed) . embedding^T.
+
+    Departure from T5X, which divides the logits: x is far narrower.
+    """
+    x = x.astype(jnp.float32) / math.sqrt(self.emb_dim)
+    return jnp.einsum('...e,ve->...v', x, self.embedding)
 
 
 def mask_bias(mask: jax.Array) -> jax.Array:
@@ -260,25 +267,13 @@ class Attention(nn.Module):
     mixed = jnp.einsum('bhqk,bhkd->bqhd', probs.astype(self.dtype), values)
     return self.out(mixed.reshape(batch, samples, length, -1))
 
-  def attend_past(
-    self,
-    x: jax.Array,  # [batch, samples, 1, embed], the stream of one step
-    keys: jax.Array,  # [batch, samples, heads, length, head_dim], as cached
-    values: jax.Array,  # [batch, samples, heads, length, head_dim]
-    bias: jax.Array,  # [batch, samples, heads, length], the mask included
-  ) -> jax.Array:  # [batch, samples, 1, embed]
-    """Attends from one position of each row to the row's cached past.
+  def queries(self, x: jax.Array) -> jax.Array:
+    """Projects [..., length, embed] to [..., length, heads, head_dim]."""
+    return self._split(self.query(x))
 
-    Contracts in the cache's own layout: with the axes of `attend`, the whole cache
-    was transposed at every step.
-    """
-    query = self._split(self.query(x))[:, :, 0]  # [batch, samples, heads, head_dim]
-    scores = jnp.einsum(
-      'bnhd,bnhkd->bnhk', query, keys, preferred_element_type=jnp.float32
-    )
-    probs = jax.nn.softmax(scores + bias, axis=-1)
-    mixed = jnp.einsum('bnhk,bnhkd->bnhd', probs.astype(self.dtype), values)
-    return self.out(mixed.reshape(x.shape[:-1] + (-1,)))
+  def joined(self, mixed: jax.Array) -> jax.Array:
+    """Projects mixed values [..., heads, head_dim] to [..., embed]."""
+    return self.out(mixed.reshape(*mixed.shape[:-2], -1))
 
   def _probabilities(
     self, query: jax.Array, keys: jax.Array, bias: jax.Array

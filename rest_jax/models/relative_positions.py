@@ -72,7 +72,24 @@ class RelativePositionBias(nn.Module):
   max_distance: int
   bidirectional: bool
 
-  @nn.compact
+  def setup(self) -> None:
+    """Declares the table."""
+    self.rel_embedding = layers.parameter(
+      self,
+      'rel_embedding',
+      nn.initializers.variance_scaling(1.0, 'fan_avg', 'uniform'),
+      ('heads', 'relpos_buckets'),
+      (self.num_heads, self.num_buckets),
+    )
+
+  def _buckets(self, relative_positions: jax.Array) -> jax.Array:
+    return relative_position_buckets(
+      relative_positions,
+      bidirectional=self.bidirectional,
+      num_buckets=self.num_buckets,
+      max_distance=self.max_distance,
+    )
+
   def __call__(
     self,
     query_positions: jax.Array,  # [..., query_length] int32
@@ -82,19 +99,8 @@ class RelativePositionBias(nn.Module):
 
     Leading axes are those of sequences with positions of their own.
     """
-    table = layers.parameter(
-      self,
-      'rel_embedding',
-      nn.initializers.variance_scaling(1.0, 'fan_avg', 'uniform'),
-      ('heads', 'relpos_buckets'),
-      (self.num_heads, self.num_buckets),
-    )
-    buckets = relative_position_buckets(
-      key_positions[..., None, :] - query_positions[..., :, None],
-      bidirectional=self.bidirectional,
-      num_buckets=self.num_buckets,
-      max_distance=self.max_distance,
-    )
+    table = self.rel_embedding
+    buckets = self._buckets(key_positions[..., None, :] - query_positions[..., :, None])
     if buckets.ndim > 2:
       # Looked up: one hot, the buckets of every sequence would take num_buckets
       # times their memory. [heads, ..., query, key] -> [..., heads, query, key]
@@ -104,4 +110,19 @@ class RelativePositionBias(nn.Module):
     one_hot = jax.nn.one_hot(buckets, self.num_buckets, dtype=jnp.float32)
     return jnp.einsum(
       'hr,qkr->hqk', table, one_hot, precision=jax.lax.Precision.HIGHEST
+    )
+
+  def of_rows(
+    self,
+    query_positions: jax.Array,  # [rows] int32, one query of each row
+    key_positions: jax.Array,  # [keys, rows] int32, or [keys, 1]
+  ) -> jax.Array:  # [keys, heads, rows] float32
+    """The bias of each row's one query to its keys, rows last."""
+    buckets = self._buckets(key_positions - query_positions[None])
+    one_hot = jax.nn.one_hot(buckets, self.num_buckets, dtype=jnp.float32, axis=1)
+    return jnp.einsum(
+      'hb,kbr->khr',
+      self.rel_embedding,
+      one_hot,
+      precision=jax.lax.Precision.HIGHEST,
     )

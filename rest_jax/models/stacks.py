@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from rest_jax.models import caches, layers, relative_positions
-from rest_jax.models.caches import CrossCache, KeysValues, SelfCache
+from rest_jax.models.caches import SelfCache
 from rest_jax.models.config import T5Config
+from rest_jax.models.keys_values import CrossCache, KeysValues
 
 # (module, carry, this layer's entry, *shared) -> (carry, output)
 LayerFn: TypeAlias = Callable[..., tuple[Any, Any]]
@@ -198,25 +199,25 @@ class DecoderLayer(nn.Module):
     self,
     x: jax.Array,  # [batch, samples, length, embed]
     cross: KeysValues,  # [batch, heads, source_length, head_dim] each
-    self_bias: jax.Array,  # [..., heads, length, keys], causality included; with a
-    # cache [batch, samples, heads, keys]
+    self_bias: jax.Array | None,  # [..., heads, length, keys], causality included
     cross_bias: jax.Array,  # [batch, 1, 1, source_length]
     *,
-    cache: KeysValues | None = None,  # the past of a single step
-    positions: jax.Array | None = None,  # [batch, samples] int32, where it writes
+    cache: Any = None,  # the layer's past, of a single step
+    step: Any = None,  # what the layers share in it, from `begin_step`
     layer: jax.Array | None = None,  # [] int32, row of a stacked cache
     enable_dropout: bool = False,
-  ) -> tuple[jax.Array, KeysValues | None]:  # the stream, and the written cache
+  ) -> tuple[jax.Array, Any]:  # the stream, and the written cache
     """Runs the layer on whole targets, or on one step given a cache."""
     x = layers.constrain_stream(x, 'embed')
     y = self.pre_self_attention_layer_norm(x)
     keys, values = self.self_attention.keys_values(y)
     if cache is not None:
-      assert positions is not None
-      cache = caches.write_positions(cache, keys, values, positions, layer)
-      past = caches.read_layer(cache, layer)
-      y = self.self_attention.attend_past(y, past.keys, past.values, self_bias)
+      query = self.self_attention.queries(y)
+      attend = caches.layout(self.config).attend
+      mixed, cache = attend(query, keys, values, cache, step, layer)
+      y = self.self_attention.joined(mixed)
     else:
+      assert self_bias is not None
       y = self.self_attention.attend(
         y, keys, values, self_bias, enable_dropout=enable_dropout
       )
@@ -329,49 +330,38 @@ class Decoder(nn.Module):
   ) -> tuple[jax.Array, SelfCache]:  # [batch, samples, 1, embed], written cache
     """One position of every row, each at its own, attending to its cached past."""
     config = self.config
-    key_positions = jnp.arange(caches.cache_length(cache), dtype=jnp.int32)
-    visible = (
-      key_positions[None, None] <= positions[..., None]
-    )  # [batch, samples, keys]
-    # [heads, rows, keys] -> [batch, samples, heads, keys]
-    bias = self.relpos_bias(positions.reshape(-1), key_positions)
-    bias = jnp.moveaxis(bias.reshape(-1, *visible.shape), 0, 2)
-    bias += layers.mask_bias(visible)[:, :, None]
-    cross_bias = layers.mask_bias(mask)[:, None, None, :]
-    shared = (positions, bias, cross_bias)
+    layout = caches.layout(config)
+    step, past = layout.begin_step(cache, positions, self.relpos_bias)
+    shared = (step, layers.mask_bias(mask)[:, None, None, :])
 
     if not config.scan_layers:
 
       def layer_fn(
         layer: DecoderLayer,
         x: jax.Array,
-        past: tuple[KeysValues, KeysValues],
-        positions: jax.Array,
-        bias: jax.Array,
+        held: tuple[Any, KeysValues],
+        step: Any,
         cross_bias: jax.Array,
-      ) -> tuple[jax.Array, KeysValues | None]:
-        cache, cross = past
-        return layer(x, cross, bias, cross_bias, cache=cache, positions=positions)
+      ) -> tuple[jax.Array, Any]:
+        past, cross = held
+        return layer(x, cross, None, cross_bias, cache=past, step=step)
 
-      x, cache = self._run(layer_fn, x, tuple(zip(cache, cross, strict=True)), shared)
+      x, past = self._run(layer_fn, x, tuple(zip(past, cross, strict=True)), shared)
     else:
       # The whole cache is carried and written in place; as a scanned input and
       # output it would be copied at every step.
       def scanned_fn(
         layer: DecoderLayer,
-        carry: tuple[jax.Array, KeysValues],
-        past: tuple[jax.Array, KeysValues],
-        positions: jax.Array,
-        bias: jax.Array,
+        carry: tuple[jax.Array, Any],
+        held: tuple[jax.Array, KeysValues],
+        step: Any,
         cross_bias: jax.Array,
-      ) -> tuple[tuple[jax.Array, KeysValues | None], None]:
-        x, cache = carry
-        row, cross = past
-        x, written = layer(
-          x, cross, bias, cross_bias, cache=cache, positions=positions, layer=row
-        )
+      ) -> tuple[tuple[jax.Array, Any], None]:
+        x, past = carry
+        row, cross = held
+        x, written = layer(x, cross, None, cross_bias, cache=past, step=step, layer=row)
         return (x, written), None
 
       rows = jnp.arange(config.num_decoder_layers, dtype=jnp.int32)
-      (x, cache), _ = self._run(scanned_fn, (x, cache), (rows, cross), shared)
-    return self.decoder_norm(x), cache
+      (x, past), _ = self._run(scanned_fn, (x, past), (rows, cross), shared)
+    return self.decoder_norm(x), layout.end_step(step, past)

@@ -8,29 +8,26 @@ from flax import linen as nn
 
 from rest_jax.models import caches, layers, stacks
 from rest_jax.models.caches import (
-  CACHE_BATCH_AXIS,
-  CACHE_LENGTH_AXIS,
-  CACHE_SAMPLES_AXIS,
-  CrossCache,
-  KeysValues,
   SelfCache,
+  cache_axes,
   cache_length,
+  map_batch,
   pad_cache,
 )
 from rest_jax.models.config import T5Config
+from rest_jax.models.keys_values import CrossCache, KeysValues
 
 __all__ = [
-  'CACHE_BATCH_AXIS',
-  'CACHE_LENGTH_AXIS',
-  'CACHE_SAMPLES_AXIS',
   'T5',
   'CrossCache',
   'GroupEncoderDecoder',
   'KeysValues',
   'SelfCache',
   'T5Config',
+  'cache_axes',
   'cache_length',
   'count_parameters',
+  'map_batch',
   'pad_cache',
   'parameter_shapes',
 ]
@@ -173,12 +170,13 @@ class T5(GroupEncoderDecoder):
     return self.logits(features)
 
   def logits(self, features: jax.Array) -> jax.Array:
-    """Logits [batch, samples, length, vocab] of features, in float32."""
+    """Logits [batch, samples, (length,) vocab] of features, in float32."""
     if self.config.logits_via_embedding:
       logits = self.token_embedder.attend(features)
     else:
       logits = self.decoder.logits_dense(features)
-    return layers.constrain_stream(logits, 'vocab')
+    lengths = ('length',) * (features.ndim - 3)
+    return layers.constrain(logits, 'batch', 'samples', *lengths, 'vocab')
 
   def cross_keys_values(self, encoded: jax.Array) -> CrossCache:
     """Projects an encoding [batch, source_length, embed] once per layer.
@@ -190,11 +188,12 @@ class T5(GroupEncoderDecoder):
     return self.decoder.cross_keys_values(encoded)
 
   def init_cache(self, batch: int, samples: int, length: int) -> SelfCache:
-    """An empty past, zeros of [batch, samples, heads, length, head_dim].
+    """An empty past of `config.dtype`, in the layout of `config.cache_layout`.
 
-    A tuple with one KeysValues per layer, or one KeysValues with a leading
-    layer axis when layers are scanned. The array type is `config.dtype`. A loop
-    may start short and grow it with `pad_cache`.
+    For 'rows_first' zeros of [batch, samples, heads, length, head_dim]: a tuple with
+    one KeysValues per layer, or one KeysValues with a leading layer axis when layers
+    are scanned. For 'rows_last' see `rest_jax.models.rows_last`. A loop may start
+    short and grow it with `pad_cache`.
     """
     return caches.init_cache(self.config, batch, samples, length)
 
@@ -208,18 +207,18 @@ class T5(GroupEncoderDecoder):
   ) -> tuple[jax.Array, SelfCache]:  # [batch, samples, vocab] float32, the new cache
     """Logits after one more token of every row, each row at its own position.
 
-    Writes the token's keys and values at the row's position and attends to
-    positions up to it. Later positions of the cache are masked, so they may hold
-    anything finite: a row may go back to an earlier position and continue from
-    there with another token. Positions must be below the cache's length: they are
-    traced, so a larger one cannot be refused and would overwrite the last.
+    Writes the token's keys and values and attends to the row's positions up to its
+    own. Later ones are masked: a row may go back to an earlier position and continue
+    from there with another token, but it may not skip positions. Positions must be
+    below the cache's length: they are traced, so a larger one cannot be refused; it
+    would overwrite the last ('rows_first') or be lost ('rows_last').
     """
     _check_rank('tokens', tokens, ('batch', 'samples'))
     _check_rank('positions', positions, ('batch', 'samples'))
     # [batch, samples] -> [batch, samples, 1, embed]
     x = self.token_embedder(tokens[:, :, None])
     x, cache = self.decoder.step(x, positions, cache, cross, encoder_mask)
-    return self.logits(x)[:, :, 0], cache
+    return self.logits(x[:, :, 0]), caches.flush_when_full(cache)
 
 
 def parameter_shapes(

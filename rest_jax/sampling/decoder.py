@@ -20,6 +20,7 @@ Every array keeps its shape meanwhile, so a program is compiled once for a
 """
 
 import functools
+from collections.abc import Iterable
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -43,7 +44,7 @@ class Lanes(NamedTuple):
 
   encoder_mask: jax.Array  # [batch, source_length] bool
   cross: t5.CrossCache  # keys and values [batch, heads, source_length, head_dim]
-  cache: t5.SelfCache  # keys and values [batch, slots, heads, length, head_dim]
+  cache: t5.SelfCache  # of rows [batch, slots], in the layout of the config
   token: jax.Array  # [batch, slots] int32, the next input
   position: jax.Array  # [batch, slots] int32, where it is written
   candidates: 'Candidates'
@@ -122,14 +123,22 @@ def empty_lanes(
   def zeros(shape: tuple[int, ...], dtype: Any) -> jax.Array:
     return jnp.zeros(shape, dtype, device=rows)
 
-  def past(x: jax.ShapeDtypeStruct, batch_axis: int) -> jax.Array:
-    return jnp.zeros(x.shape, x.dtype, device=_past_sharding(mesh, x, batch_axis))
+  def past(x: jax.ShapeDtypeStruct) -> jax.Array:
+    names = ('batch', 'heads', 'source_length', 'kv')
+    names = ('layers',) * (x.ndim - len(names)) + names
+    return jnp.zeros(x.shape, x.dtype, device=past_sharding(mesh, x, names))
 
-  cache = jax.eval_shape(lambda: model.init_cache(batch, slots, length))
+  def cache() -> t5.SelfCache:
+    return model.init_cache(batch, slots, length)
+
+  shapes = jax.eval_shape(cache)
+  shardings = jax.tree.map(
+    functools.partial(past_sharding, mesh), shapes, t5.cache_axes(shapes)
+  )
   return Lanes(
     encoder_mask=zeros((batch, source_length), bool),
-    cross=jax.tree.map(lambda x: past(x, -4), jax.eval_shape(cross)),
-    cache=jax.tree.map(lambda x: past(x, -5), cache),
+    cross=jax.tree.map(past, jax.eval_shape(cross)),
+    cache=jax.jit(cache, out_shardings=shardings)(),
     token=zeros((batch, slots), jnp.int32),
     position=zeros((batch, slots), jnp.int32),
     candidates=Candidates(
@@ -144,14 +153,19 @@ def empty_lanes(
   )
 
 
-def _past_sharding(
-  mesh: jax.sharding.Mesh, x: jax.ShapeDtypeStruct, batch_axis: int
+def past_sharding(
+  mesh: jax.sharding.Mesh,
+  x: jax.Array | jax.ShapeDtypeStruct,
+  names: Iterable[Any],
 ) -> jax.sharding.NamedSharding:
-  """Of keys or values [..., heads, length, head_dim]: batch, and heads over model."""
-  spec: list[Any] = [None] * x.ndim
-  spec[batch_axis] = mesh_lib.BATCH_AXES
-  if x.shape[-3] % mesh.shape['model'] == 0:
-    spec[-3] = 'model'
+  """Of keys, values and the like: batch over data and fsdp, heads over model."""
+
+  def mesh_axes(name: str | None, size: int) -> Any:
+    if name == 'batch':
+      return mesh_lib.BATCH_AXES
+    return 'model' if name == 'heads' and size % mesh.shape['model'] == 0 else None
+
+  spec = map(mesh_axes, names, x.shape)
   return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec))
 
 
@@ -303,7 +317,7 @@ def _draw(
   uniform = jnp.take_along_axis(
     candidates.uniforms, jnp.minimum(at, length - 1)[..., None], axis=-1
   )[..., 0]
-  drawn = draws.draw(jnp.where(allowed, logits, -jnp.inf), uniform, decoding)
+  drawn = draws.draw(logits, allowed, uniform, decoding)
   positions = jnp.arange(length)[None, None, None]
   here = positions == at[..., None]  # [batch, slots, share, length]
   known = at < candidates.num_known
@@ -399,11 +413,10 @@ def narrow(
     rows = _by_shard(lambda rows, place: rows[place], shards)
     return jnp.moveaxis(rows(jnp.moveaxis(x, axis, 0), keep), 0, axis)
 
-  pick_past = functools.partial(pick, axis=axis)
   return Lanes(
     encoder_mask=pick(lanes.encoder_mask),
-    cross=jax.tree.map(pick_past, lanes.cross),
-    cache=jax.tree.map(pick_past, lanes.cache),
+    cross=jax.tree.map(functools.partial(pick, axis=axis), lanes.cross),
+    cache=t5.map_batch(lanes.cache, pick, len(lanes.encoder_mask)),
     token=pick(lanes.token),
     position=pick(lanes.position),
     candidates=jax.tree.map(pick, lanes.candidates),

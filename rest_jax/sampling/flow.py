@@ -68,6 +68,7 @@ class Flow:
       num_samples,
       slots=slots,
       share=share,
+      lanes=batch,
       lengths=lengths,
     )
     self._num_samples = num_samples

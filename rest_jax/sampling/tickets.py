@@ -17,6 +17,9 @@ from rest_jax.data import buckets
 
 # A source of 20 tokens is first decoded in a cache that holds 25.
 EXPECTED_RATIO = 1.25
+# The last sources are cut finer by this factor, so that the lanes end together. They
+# share fewer prefixes for it.
+FINER_AT_THE_END = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Queue:
     source_lengths: tokens of each source, EOS included.
     num_samples: candidates of each source.
     slots, share: of a lane.
+    lanes: how many take tickets at a time.
     lengths: the rising cache lengths; the last is the limit of a candidate.
   """
 
@@ -54,6 +58,7 @@ class Queue:
     *,
     slots: int,
     share: int,
+    lanes: int,
     lengths: Sequence[int],
   ):
     self._source_lengths = source_lengths
@@ -63,9 +68,13 @@ class Queue:
     self._count = itertools.count()
     self._heap: list[tuple[int, int, int, Ticket]] = []
     candidates = np.arange(num_samples, dtype=np.int32)
-    for row, tokens in enumerate(source_lengths):
-      expected = min(int(tokens * EXPECTED_RATIO), lengths[-1])
-      self._push(row, candidates, {}, buckets.bucket(expected, lengths))
+    # The last sources, as many as fill the lanes once.
+    finer = -(-lanes * slots * share // num_samples)
+    order = np.argsort(source_lengths, kind='stable')
+    for place, row in enumerate(order.tolist()):
+      expected = min(int(source_lengths[row] * EXPECTED_RATIO), lengths[-1])
+      cut = share if place < len(order) - finer else -(-share // FINER_AT_THE_END)
+      self._push(row, candidates, {}, buckets.bucket(expected, lengths), cut)
 
   def __len__(self) -> int:
     return len(self._heap)
@@ -84,12 +93,20 @@ class Queue:
     # Twice as long, so that a candidate comes back a few times at most.
     wanted = min(2 * longest, self._lengths[-1])
     candidates = np.array(sorted(known), np.int32)
-    self._push(row, candidates, known, buckets.bucket(wanted, self._lengths))
+    length = buckets.bucket(wanted, self._lengths)
+    self._push(row, candidates, known, length, self._share)
 
   def _push(
-    self, row: int, candidates: np.ndarray, known: dict[int, Drawn], length: int
+    self,
+    row: int,
+    candidates: np.ndarray,
+    known: dict[int, Drawn],
+    length: int,
+    cut: int,
   ) -> None:
-    for part in _cut(candidates, self._slots, self._share):
+    for indices in _cut(candidates, self._slots, cut):
+      part = np.full((self._slots, self._share), -1, np.int32)
+      part[:, :cut] = indices
       ticket = Ticket(row, part, known, length)
       order = (length, self._source_lengths[row], next(self._count), ticket)
       heapq.heappush(self._heap, order)

@@ -139,6 +139,7 @@ def test_from_dict_needs_a_vocabulary():
     ('dropout_rate', 1.0),
     ('dropout_rate', -0.1),
     ('dtype', 'float16'),
+    ('cache_layout', 'rows'),
     ('mlp_activations', ()),
     ('mlp_activations', ('swish',)),
     ('mlp_activations', 'gelu'),

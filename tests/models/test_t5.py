@@ -13,7 +13,7 @@ from flax import linen as nn
 from flax import traverse_util
 
 from rest_jax.interop import huggingface
-from rest_jax.models import stacking, t5
+from rest_jax.models import rows_last, stacking, t5
 
 GOLDENS = pathlib.Path(__file__).parents[1] / 'goldens'
 
@@ -29,6 +29,8 @@ CONFIG = t5.T5Config(
 V1_0 = dataclasses.replace(CONFIG, mlp_activations=('relu',), logits_via_embedding=True)
 DEEP = dataclasses.replace(CONFIG, num_encoder_layers=2, num_decoder_layers=3)
 SCANNED = dataclasses.replace(CONFIG, scan_layers=True)
+ROWS_LAST = dataclasses.replace(CONFIG, cache_layout='rows_last')
+SCANNED_ROWS_LAST = dataclasses.replace(SCANNED, cache_layout='rows_last')
 # Compiles in half the time.
 QUICK = {'compiler_options': {'xla_backend_optimization_level': 0}}
 BATCH, SAMPLES, SOURCE, LENGTH = 3, 4, 7, 6
@@ -72,11 +74,11 @@ def dropout_key(seed):
   return jax.random.key(seed, impl='rbg')
 
 
-def make_tokens():
+def make_tokens(length=LENGTH):
   rng = np.random.default_rng(2)
   source = rng.integers(2, 40, (BATCH, SOURCE)).astype(np.int32)
   source[0, 5:], source[1, 2:] = 0, 0  # padded; the third source is full
-  target = rng.integers(2, 40, (BATCH, SAMPLES, LENGTH)).astype(np.int32)
+  target = rng.integers(2, 40, (BATCH, SAMPLES, length)).astype(np.int32)
   target[:, :, 0] = 0
   return source, target
 
@@ -123,11 +125,18 @@ def test_logits_equal_hugging_face(name):
 
 @pytest.mark.parametrize(
   ('config', 'cache_lengths'),
-  [(CONFIG, (6,)), (CONFIG, (2, 4, 9)), (V1_0, (9,)), (SCANNED, (2, 9))],
-  ids=['exact', 'grown', '1.0', 'scan'],
+  [
+    (CONFIG, (6,)),
+    (CONFIG, (2, 4, 9)),
+    (V1_0, (9,)),
+    (SCANNED, (2, 9)),
+    (ROWS_LAST, (4, 20)),  # 'rows_last' flushes within
+    (SCANNED_ROWS_LAST, (4, 20)),
+  ],
+  ids=['exact', 'grown', '1.0', 'scan', 'rows last', 'rows last, scan'],
 )
 def test_cached_decoding_equals_teacher_forcing(config, cache_lengths):
-  source, target = make_tokens()
+  source, target = make_tokens(min(cache_lengths[-1], 2 * rows_last.RECENT + 3))
   params = make_params(config)
   whole = call(config)(params, source, target)
   stepwise, cache = decode_all(config, params, source, target, cache_lengths)
@@ -156,53 +165,123 @@ def test_later_cache_positions_are_not_read(config):
     np.testing.assert_array_equal(changed, np.arange(8) == 3)
 
 
-@pytest.mark.parametrize('config', [CONFIG, SCANNED], ids=['loop', 'scan'])
+def test_slots_that_are_not_on_the_path_are_not_read():
+  source, target = make_tokens(12)
+  params = make_params(ROWS_LAST)
+  _, cache = decode_all(ROWS_LAST, params, source, target[:, :, :10], (12,))
+  # Eight positions were flushed; two slots are taken, and six are empty.
+  np.testing.assert_array_equal(cache.num_past, 8)
+  np.testing.assert_array_equal(cache.recent_positions[:, 0], [8, 9] + [-1] * 6)
+  cross = call(ROWS_LAST, 'cross_keys_values')(
+    params, call(ROWS_LAST, 'encode')(params, source)
+  )
+  step = call(ROWS_LAST, 'decode_step')
+  # All rows go back: both slots and three positions of `past` are off their paths.
+  args = target[:, :, 5], jnp.full((BATCH, SAMPLES), 5, jnp.int32)
+  dirty = cache._replace(
+    layers=tuple(
+      rows_last.LayerCache(
+        past=jax.tree.map(lambda x: x.at[5:].set(50.0), layer.past),
+        recent=jax.tree.map(lambda x: x.at[:].set(50.0), layer.recent),
+      )
+      for layer in cache.layers
+    )
+  )
+  clean_logits, _ = step(params, *args, cache, cross, source != 0)
+  dirty_logits, after = step(params, *args, dirty, cross, source != 0)
+  np.testing.assert_array_equal(clean_logits, dirty_logits)
+  np.testing.assert_array_equal(after.num_past, 5)
+  np.testing.assert_array_equal(
+    after.recent_positions[:, 0], [-1, -1, 5, -1, -1, -1, -1, -1]
+  )
+
+
+@pytest.mark.parametrize(
+  'config',
+  [CONFIG, SCANNED, ROWS_LAST, SCANNED_ROWS_LAST],
+  ids=['loop', 'scan', 'rows last', 'rows last, scan'],
+)
 def test_rows_stand_at_positions_of_their_own_and_may_go_back(config):
-  source, target = make_tokens()
+  source, target = make_tokens(12)
   params = make_params(config)
   whole = np.asarray(call(config)(params, source, target))
   encoded = call(config, 'encode')(params, source)
   cross = call(config, 'cross_keys_values')(params, encoded)
-  cache = t5.T5(config).apply({}, BATCH, SAMPLES, 9, method='init_cache')
+  cache = t5.T5(config).apply({}, BATCH, SAMPLES, 13, method='init_cache')
   step = call(config, 'decode_step')
-  # Each row follows a timetable: straight on; a wait; two steps of another branch,
-  # then back to where it left and on.
-  straight = [(position, 0) for position in range(4)]
-  waiting = [(0, 0), (0, 0), *straight[1:]]
-  branching = [(0, 0), (1, 0), (2, 7), (3, 7), (2, 0), (3, 0)]
-  timetables = [straight + [(3, 0)] * 2, waiting + [(3, 0)], branching]
+
+  # Each row follows a timetable: straight on; a wait; branches of other tokens, then
+  # back to where they left, across two flushes of 'rows_last'; sources anew.
+  def on(start, end, add=0):
+    return [(position, add) for position in range(start, end)]
+
+  timetables = [
+    on(0, 12) + [(11, 0)] * 6,
+    [(0, 0), (0, 0), *on(1, 12), *[(11, 0)] * 5],
+    [*on(0, 2), *on(2, 4, 7), *on(2, 7), *on(7, 10, 3), *on(4, 8), *on(8, 10)],
+    [*on(0, 6), *on(0, 3), *on(3, 7, 5), *on(0, 5)],
+  ]
   rows = np.arange(BATCH * SAMPLES).reshape(BATCH, SAMPLES)
-  for time in range(6):
-    now = [timetables[row % 3][time] for row in rows.reshape(-1)]
+  for time in range(18):
+    now = [timetables[row % 4][time] for row in rows.reshape(-1)]
     positions = np.array([at for at, _ in now], np.int32).reshape(rows.shape)
     other = np.array([add for _, add in now], np.int32).reshape(rows.shape)
-    tokens = np.take_along_axis(target, positions[..., None], axis=2)[..., 0] + other
+    tokens = np.take_along_axis(target, positions[..., None], axis=2)[..., 0]
+    tokens = np.where(other > 0, 2 + (tokens + other) % 38, tokens)
     logits, cache = step(
       params, jnp.asarray(tokens), jnp.asarray(positions), cache, cross, source != 0
     )
     on_path = other == 0
     at = np.take_along_axis(whole, positions[..., None, None], axis=2)[:, :, 0]
     assert_close(np.asarray(logits)[on_path], at[on_path])
-    if time == 3:  # the likeliest mistake would be to see the branch's tokens
+    if not on_path.all():  # the likeliest mistake would be to see the branch's tokens
       assert np.abs(np.asarray(logits)[~on_path] - at[~on_path]).max() > 1e-3
 
 
 def test_cache_layouts():
+  specs = jax.sharding.PartitionSpec
   for config, lead in ((CONFIG, ()), (SCANNED, (2,))):
     cache = t5.T5(config).apply({}, 2, 5, 9, method='init_cache')
     leaves = jax.tree.leaves(cache)
     assert len(leaves) == (2 if lead else 4)
     for leaf in leaves:
       assert leaf.shape == (*lead, 2, 5, 3, 9, 6)
-      assert leaf.shape[t5.CACHE_BATCH_AXIS] == 2
-      assert leaf.shape[t5.CACHE_SAMPLES_AXIS] == 5
-      assert leaf.shape[t5.CACHE_LENGTH_AXIS] == 9
+    names = ('layers',) * len(lead) + ('batch', 'samples', 'heads', 'length', 'kv')
+    assert set(jax.tree.leaves(t5.cache_axes(cache))) == {specs(*names)}
     encoded = jnp.zeros((2, 7, 16))
     cross = call(config, 'cross_keys_values')(make_params(config), encoded)
     for leaf in jax.tree.leaves(cross):
       assert leaf.shape == (*lead, 2, 3, 7, 6)  # no samples axis: nothing is copied
-  with pytest.raises(ValueError, match='holds 9 positions'):
-    t5.pad_cache(cache, 8)
+    last = dataclasses.replace(config, cache_layout='rows_last')
+    other = t5.T5(last).apply({}, 2, 5, 9, method='init_cache')
+    assert {leaf.shape for leaf in jax.tree.leaves(other.layers)} == {
+      (*lead, 9, 3, 6, 10),
+      (*lead, rows_last.RECENT, 3, 6, 10),
+    }
+    axes = jax.tree.leaves(t5.cache_axes(other))
+    assert list(map(len, axes)) == [leaf.ndim for leaf in jax.tree.leaves(other)]
+    for held in (cache, other):
+      assert t5.cache_length(held) == 9
+      assert t5.cache_length(t5.pad_cache(held, 12)) == 12
+      with pytest.raises(ValueError, match='holds 9 positions'):
+        t5.pad_cache(held, 8)
+
+
+@pytest.mark.parametrize('config', [CONFIG, ROWS_LAST], ids=['first', 'last'])
+def test_members_of_a_cache_s_batch_are_kept_with_all_their_rows(config):
+  source, target = make_tokens()
+  params = make_params(config)
+  _, cache = decode_all(config, params, source, target[:, :, :3], (6,))
+  kept = np.array([2, 0])
+  fewer = t5.map_batch(cache, lambda x, axis: jnp.take(x, kept, axis=axis), BATCH)
+  encoded = call(config, 'encode')(params, source)
+  cross = call(config, 'cross_keys_values')(params, encoded)
+  at = jnp.full((BATCH, SAMPLES), 3, jnp.int32)
+  step = call(config, 'decode_step')
+  logits, _ = step(params, target[:, :, 3], at, cache, cross, source != 0)
+  cross = jax.tree.map(lambda x: x[kept], cross)
+  got, _ = step(params, target[kept, :, 3], at[kept], fewer, cross, source[kept] != 0)
+  assert_close(got, logits[kept])
 
 
 def test_grouped_equals_ungrouped():

@@ -10,6 +10,8 @@ from rest_jax.sampling import draws
 
 VOCAB = 300  # not a multiple of the block, and more than two blocks
 NUM_DRAWS = 200_000
+EVERY = jnp.ones(VOCAB, bool)
+GREEDY = {'temperature': 0.0}
 P_VALUE = 1e-4  # a right sampler fails a test of this level once in 10,000
 
 
@@ -22,7 +24,7 @@ def _draw(logits: np.ndarray, decoding: draws.Decoding, num: int = NUM_DRAWS):
 
   @jax.jit
   def some(u):
-    return draws.draw(jnp.asarray(logits), u, decoding)
+    return draws.draw(jnp.asarray(logits), EVERY, u, decoding)
 
   return np.asarray(jax.lax.map(some, uniform[0].reshape(-1, 100))).reshape(-1)
 
@@ -86,21 +88,27 @@ def test_a_hand_worked_inverse_cdf():
   # Masses 1/4, 1/2, 0, 1/4: the running sums are 1/4, 3/4, 3/4, 1.
   logits = jnp.log(jnp.array([0.25, 0.5, 0.0, 0.25]))
   uniform = jnp.array([0.0, 0.24, 0.26, 0.74, 0.76, 0.999])
-  tokens = draws.draw(logits, uniform, draws.Decoding(temperature=1.0))
+  every = jnp.ones(4, bool)
+  tokens = draws.draw(logits, every, uniform, draws.Decoding(temperature=1.0))
   assert tokens.tolist() == [0, 0, 1, 1, 3, 3]
 
 
-def test_a_token_of_no_mass_is_never_drawn_even_at_the_ends():
-  logits = np.full((1, VOCAB), -np.inf, np.float32)
-  logits[0, [130, 131]] = 0.0
+@pytest.mark.parametrize('settings', [{}, {'top_k': 3}, {'top_p': 0.9}, GREEDY])
+def test_a_token_of_no_mass_is_never_drawn_even_at_the_ends(settings):
+  allowed = np.zeros((1, VOCAB), bool)
+  allowed[0, [130, 131]] = True
+  logits = np.zeros((1, VOCAB), np.float32)
+  logits[0, 7] = 500.0  # of no account, though it would outweigh all
   for value in (0.0, np.nextafter(np.float32(1), np.float32(0))):
-    token = draws.draw(jnp.asarray(logits), jnp.full((1, 1), value), draws.Decoding())
+    uniform = jnp.full((1, 1), value)
+    decoding = draws.Decoding(**settings)
+    token = draws.draw(jnp.asarray(logits), jnp.asarray(allowed), uniform, decoding)
     assert int(token[0, 0]) in (130, 131)
 
 
 def test_greedy_takes_the_most_probable():
-  logits = _logits()
-  token = draws.draw(jnp.asarray(logits)[None], jnp.zeros((1, 1)), draws.GREEDY)
+  logits = jnp.asarray(_logits())[None]
+  token = draws.draw(logits, EVERY[None], jnp.zeros((1, 1)), draws.GREEDY)
   assert int(token[0, 0]) == int(np.argmax(logits))
 
 

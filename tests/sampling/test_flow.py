@@ -137,7 +137,7 @@ def test_every_candidate_completes_once_and_in_order(
 
 
 def test_tickets_come_by_length_and_outgrown_candidates_wait_for_a_longer_cache():
-  queue = tickets.Queue([8, 2, 5], 3, slots=1, share=2, lengths=LENGTHS)
+  queue = tickets.Queue([8, 2, 5], 3, slots=1, share=2, lanes=1, lengths=LENGTHS)
   order = [(t.row, t.length, t.indices.tolist()) for t in iter_pop(queue)]
   # 2, 5 and 8 source tokens: 2, 6 and 10 expected.
   assert order == [
@@ -145,7 +145,9 @@ def test_tickets_come_by_length_and_outgrown_candidates_wait_for_a_longer_cache(
     (1, 4, [[2, -1]]),
     (2, 8, [[0, 1]]),
     (2, 8, [[2, -1]]),
-    (0, 12, [[0, 1]]),
+    # The last source is cut finer: its candidates end together.
+    (0, 12, [[0, -1]]),
+    (0, 12, [[1, -1]]),
     (0, 12, [[2, -1]]),
   ]
   start = tickets.Drawn(np.full(4, 5, np.int32), np.zeros(4, np.float32))

@@ -59,11 +59,11 @@ def _groups(num=7, seed=0):
 
 
 # Every (lanes, slots, share) is compiled for anew: the tests share (4, 1, 6).
-def _sampler(*, params=None, decoding=None, limit=LIMIT, **settings):
+def _sampler(*, params=None, decoding=None, limit=LIMIT, config=CONFIG, **settings):
   cut = {'batch_size': 4, 'share': 6} | settings
   return sampler_lib.Sampler(
     _params() if params is None else params,
-    CONFIG,
+    config,
     LetterVocabulary(),
     mesh=mesh_lib.make_mesh(),
     source_length=16,
@@ -98,6 +98,17 @@ def test_same_samples_however_the_work_is_cut():
   assert reverse[::-1] == samples
   # More candidates leave the first ones as they were.
   assert [group[:6] for group in _tokens(_sample(groups, 12))] == samples
+
+
+def test_the_cache_layout_changes_no_sample():
+  config = dataclasses.replace(CONFIG, cache_layout='rows_last')
+  groups = _groups(12)
+  one, other = _sample(groups, 6), _sample(groups, 6, config=config)
+  assert _tokens(one) == _tokens(other)
+  for a, b in zip(one, other, strict=True):
+    for first, last in zip(a.token_log_probs, b.token_log_probs, strict=True):
+      # float32 sums in another order; log-probabilities here are below 20.
+      np.testing.assert_allclose(first, last, atol=2e-5)
 
 
 def test_log_probs_are_those_of_teacher_forcing_untempered():
@@ -218,6 +229,16 @@ def test_cache_lengths_double_until_the_limit():
   assert decoder.cache_lengths(5) == (5,)
   with pytest.raises(ValueError, match='at least 1'):
     decoder.cache_lengths(0)
+
+
+def test_shares_are_even_and_leave_every_slot_several():
+  settings = sampler_lib.SamplerSettings(batch_size=8, share=32)
+  assert settings.share_of(25, 1000) == 25
+  assert settings.share_of(100, 1000) == 25  # four of 25, not three of 32 and one of 4
+  assert settings.share_of(25, 4) == 4  # 100 candidates for 8 slots, three times
+  assert settings.share_of(1, 1) == 1
+  with pytest.raises(ValueError, match='share=0'):
+    sampler_lib.SamplerSettings(share=0)
 
 
 def test_a_source_longer_than_any_bucket_is_refused():
