@@ -42,6 +42,8 @@ EXTRAS_REQUIRE = {
     'tensorflow>=2.21',
     'tensorflow-datasets>=4.9.10',
   ],
+  # Grow from 8-bit kernels.
+  'quantised': ['qwix>=0.1.8'],
   'dev': [
     'hypothesis>=6.100',
     'mypy>=1.15',

@@ -29,6 +29,7 @@ RUN_MODES: dict[str, frozenset[str] | None] = {
   'score': frozenset({'score'}),
   'improve': frozenset({'improve'}),
   'evaluate': frozenset({'evaluate'}),
+  'best_of_n': frozenset({'best_of_n'}),
   'report': frozenset({'report'}),
 }
 CACHE_DIR = '~/.cache/rest_jax/xla'  # compiled programs, shared by all runs

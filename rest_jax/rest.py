@@ -32,6 +32,7 @@ def rest(
   filter_fn: Callable[[float], Any] = filters.GlobalThreshold,
   ingest_sources: Stage | None = None,
   read_ratings: Stage | None = None,
+  best_of_n: Stage | None = None,
 ) -> artifact.Artifact:
   """Runs ReST and returns the report.
 
@@ -43,6 +44,7 @@ def rest(
     filter_fn: makes the filter F(x, y; τ) of a threshold.
     read_ratings: reads a file of ratings, in place of sample_to_rate and rate.
     ingest_sources: reads source-only text for Grow, x ~ p(x); None grows on D.
+    best_of_n: how BC and the last policy do by the best of N samples; None skips it.
 
   Returns:
     The report's artifact.
@@ -115,6 +117,16 @@ def rest(
       rewards=grown[0].rewards,
     )
     trained.append(report_stage.Trained(policy, evaluation, g, i))
+  if best_of_n is not None:
+    for policy in (bc, policies[-1][-1]):
+      best_of_n(
+        run,
+        name=f'best_of_n_{policy.name}',
+        corpus=corpus,
+        policy=policy,
+        reward_model=reward_model,
+        rewards=grown[0].rewards,
+      )
   return report(
     run, corpus=corpus, reward_model=reward_model, trained=trained, grown=grown
   )

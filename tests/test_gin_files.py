@@ -104,6 +104,13 @@ def test_the_plan_of_a_run_file_can_be_printed(path, parse, capsys):
     assert name in printed
 
 
+def test_best_of_n_joins_a_run(parse, capsys):
+  parse('gin_configs/runs/local.gin', 'gin_configs/best_of_n.gin')
+  assert main.run('rest', dry_run=True) == 0
+  printed = capsys.readouterr().out
+  assert 'best_of_n_bc' in printed and 'best_of_n_improve_2_2' in printed
+
+
 @pytest.mark.parametrize('path', RUNS, ids=_name)
 def test_the_thresholds_of_a_run_file_rise(path):
   main.parse_gin([str(path)], [])

@@ -89,6 +89,10 @@ class Work:
     """Counts the time inside the context as device time."""
     return self._meter.devices()
 
+  def count(self, **totals: int) -> None:
+    """Says what this attempt has done so far; part of the cost, not of the result."""
+    self._meter.count(**totals)
+
   def cost(self) -> cost_lib.Cost:
     """Returns what the stage has cost so far, earlier attempts included."""
     return self._meter.cost()

@@ -3,6 +3,7 @@
 Everything is measured or None; nothing is guessed.
 """
 
+import collections
 import contextlib
 import dataclasses
 import pathlib
@@ -21,6 +22,8 @@ class Cost:
   peak_memory_bytes: int | None = None  # of one host process, or of one device
   energy_joules: float | None = None  # of the package or board, all of it
   attempts: int = 0
+  # What the stage says of its own work, such as decoder steps.
+  counts: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 class Meter:
@@ -36,6 +39,7 @@ class Meter:
     self._previous = previous or Cost()
     self._started = time.monotonic()
     self._device_seconds = 0.0
+    self._counts: dict[str, int] = {}
     self._energy_started = _energy_joules()
     _reset_peak_memory()
 
@@ -48,9 +52,16 @@ class Meter:
     finally:
       self._device_seconds += (time.monotonic() - started) * jax.device_count()
 
+  def count(self, **totals: int) -> None:
+    """Says what this attempt has done so far, in the stage's own units."""
+    # Renewed, not changed: another thread may be reading it in `cost`.
+    self._counts = self._counts | totals
+
   def cost(self) -> Cost:
     """Returns the cost so far, earlier attempts included."""
     previous = self._previous
+    counts = collections.Counter(previous.counts)
+    counts.update(self._counts)
     peaks = [p for p in (previous.peak_memory_bytes, _peak_memory_bytes()) if p]
     return Cost(
       seconds=previous.seconds + time.monotonic() - self._started,
@@ -58,6 +69,7 @@ class Meter:
       peak_memory_bytes=max(peaks) if peaks else None,
       energy_joules=self._energy(),
       attempts=previous.attempts + 1,
+      counts=dict(counts),
     )
 
   def _energy(self) -> float | None:

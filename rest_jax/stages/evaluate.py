@@ -4,6 +4,7 @@ groups-*.parquet    the sampled candidates
 rewards-*.parquet   their normalised rewards
 gold/               their gold measures, as a reward set
 greedy/             the greedy outputs
+beam/               the outputs of beam search, where it is asked for
 """
 
 import itertools
@@ -41,13 +42,14 @@ def evaluate(
   task_feature_lengths: Mapping[str, int],
   decoding: draws.Decoding = draws.Decoding(),
   seed: int = 0,
+  beams: int = 0,
   sampler: sampler_lib.SamplerSettings = sampler_lib.SamplerSettings(),
 ) -> artifact.Artifact:
   """Evaluates a policy.
 
   Means are over samples, each source weighing the same; BLEU and chrF are of
-  greedy outputs against the references. Intervals are 95 % bootstrap intervals
-  over sources.
+  greedy outputs, and of those of beam search, against the references. Intervals are
+  95 % bootstrap intervals over sources.
 
   Args:
     run: the MODEL_DIR in use.
@@ -60,8 +62,15 @@ def evaluate(
     scorer: another scorer in the reward model's place.
     split, num_sources, num_samples, task_feature_lengths, decoding, seed: what is
       sampled, see held_out.load.
+    beams: also searches with so many beams (`sampling.beam`) and reports beam_bleu
+      and beam_chrf; 0 does not.
     sampler: how the work is cut; changes no sample.
+
+  Raises:
+    ValueError: `beams` is negative.
   """
+  if beams < 0:
+    raise ValueError(f'beams={beams} must be at least 0 (0 is no beam search)')
   params = {
     'scorer': scorer,
     'split': split,
@@ -70,6 +79,7 @@ def evaluate(
     'task_feature_lengths': dict(task_feature_lengths),
     'decoding': decoding,
     'seed': seed,
+    **({'beams': beams} if beams else {}),
   }
 
   def build(work: artifact.Work) -> None:
@@ -88,11 +98,19 @@ def evaluate(
       settings=sampler,
     )
     model = policies.load_model(policy.path, t5.T5, run)
-    with progress_lib.progress(name, 4, unit='parts') as advance, work.devices():
+    num_parts = 5 if beams else 4
+    with (
+      progress_lib.progress(name, num_parts, unit='parts') as advance,
+      work.devices(),
+    ):
       samples = held_out.sample(model.params, model.config)
       advance(1, note='sampled')
       greedy = held_out.greedy(model.params, model.config)
       advance(1, note='decoded greedily')
+      searched = None
+      if beams:
+        searched = held_out.beam_search(model.params, model.config, beams)
+        advance(1, note=f'searched with {beams} beams')
       proxy = held_out.rewards(samples)
       advance(1, note='scored')
       base = policies.load_model(bc.path, t5.T5, run)
@@ -106,8 +124,11 @@ def evaluate(
     gold = text.Gold()(samples)
     _write(work, samples, proxy, gold, greedy)
     work.results.update(
-      _sampled(samples, proxy, gold, kl, seed), **_greedy(greedy, seed)
+      _sampled(samples, proxy, gold, kl, seed), **_against_references(greedy, seed)
     )
+    if searched is not None:
+      group_store.write_group_set(work.path / 'beam', searched)
+      work.results.update(_against_references(searched, seed, prefix='beam_'))
 
   inputs = {
     'corpus': corpus,
@@ -178,19 +199,24 @@ def _mean(name: str, values: Sequence[np.ndarray], seed: int) -> dict[str, Any]:
   }
 
 
-def _greedy(greedy: Sequence[group_store.Group], seed: int) -> dict[str, Any]:
-  """BLEU and chrF of greedy outputs, where there are references."""
-  pairs = [(g.texts[0], g.reference) for g in greedy if g.reference is not None]
-  if not pairs:
-    return dict.fromkeys(('bleu', 'bleu_interval', 'chrf', 'chrf_interval'))
-  candidates, references = (list(side) for side in zip(*pairs, strict=True))
-  bleu = intervals.bootstrap_bleu(candidates, references, seed=seed)
-  chrf = intervals.bootstrap_chrf(candidates, references, seed=seed)
-  return {
-    'bleu': bleu.mean,
-    'bleu_interval': [bleu.low, bleu.high],
-    'chrf': chrf.mean,
-    'chrf_interval': [chrf.low, chrf.high],
-    'bleu_signature': text_metrics.corpus_bleu(candidates, references).signature,
-    'chrf_signature': text_metrics.corpus_chrf(candidates, references).signature,
-  }
+def _against_references(
+  outputs: Sequence[group_store.Group], seed: int, *, prefix: str = ''
+) -> dict[str, Any]:
+  """BLEU and chrF of one output for each source, where there are references."""
+  pairs = [(g.texts[0], g.reference) for g in outputs if g.reference is not None]
+  figures: dict[str, Any] = dict.fromkeys(
+    ('bleu', 'bleu_interval', 'chrf', 'chrf_interval')
+  )
+  if pairs:
+    candidates, references = (list(side) for side in zip(*pairs, strict=True))
+    bleu = intervals.bootstrap_bleu(candidates, references, seed=seed)
+    chrf = intervals.bootstrap_chrf(candidates, references, seed=seed)
+    figures = {
+      'bleu': bleu.mean,
+      'bleu_interval': [bleu.low, bleu.high],
+      'chrf': chrf.mean,
+      'chrf_interval': [chrf.low, chrf.high],
+      'bleu_signature': text_metrics.corpus_bleu(candidates, references).signature,
+      'chrf_signature': text_metrics.corpus_chrf(candidates, references).signature,
+    }
+  return {prefix + key: value for key, value in figures.items()}

@@ -3,21 +3,28 @@
 The artifact is the group set D_g: the policy's samples united with the data.
 """
 
+import collections
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from rest_jax.data import buckets, columns, group_store
 from rest_jax.data import shards as shards_lib
+from rest_jax.models import quantisation as quantisation_lib
 from rest_jax.models import t5
 from rest_jax.sampling import draws
 from rest_jax.sampling import sampler as sampler_lib
-from rest_jax.stages import artifact, policies
+from rest_jax.stages import artifact, overlap, policies, shard_blocks
 from rest_jax.stages import progress as progress_lib
 
 VERSION = 1
+
+Counts = collections.Counter[str]
 
 
 def grow(
@@ -36,8 +43,15 @@ def grow(
   with_data: bool = True,
   seed: int = 0,
   sampler: sampler_lib.SamplerSettings = sampler_lib.SamplerSettings(),
+  quantisation: quantisation_lib.Int8 | None = None,
 ) -> artifact.Artifact:
   """Samples from a policy into a group set.
+
+  The devices wait for no file: while one block of shards (`shard_blocks`) is sampled,
+  finished shards are written and the sources of the next block are read. The host
+  holds the samples of the block in work, at most as many that wait to be written, and
+  the sources of the next block. A kill loses these samples and no more; the finished
+  result is, to the bit, the same as without it.
 
   Args:
     run: the MODEL_DIR in use.
@@ -56,9 +70,12 @@ def grow(
     with_data: unite the samples with the data; without, only samples are kept.
     seed: of the draws.
     sampler: how the work is cut; changes no sample.
+    quantisation: sample from the policy with 8-bit kernels. That is another, near
+      policy; the recorded log-probabilities are its own. None leaves it as it is.
 
   Returns:
-    A group set; its results count candidates, tokens, duplicates, unfinished.
+    A group set; its results count candidates, tokens, duplicates, unfinished, and
+    give the bytes a parameter of a quantised policy.
   """
   if num_samples < 1:
     raise ValueError(f'num_samples={num_samples} must be at least 1')
@@ -73,9 +90,15 @@ def grow(
     'with_data': with_data,
     'seed': seed,
   }
+  if quantisation is not None:  # absent otherwise: fingerprints stay what they were
+    params['quantisation'] = quantisation
 
   def build(work: artifact.Work) -> None:
     model = policies.load_model(policy.path, t5.T5, run)
+    if quantisation is not None:
+      quantised = quantisation_lib.quantise(model.params, quantisation)
+      model = model._replace(params=quantised)
+      work.results['bytes_a_parameter'] = quantisation_lib.bytes_a_parameter(quantised)
     draw = sampler_lib.Sampler(
       model.params,
       model.config,
@@ -88,31 +111,23 @@ def grow(
       grow_step=grow_step,
       settings=sampler,
     )
-    grown = shards_lib.list_shards((sources or corpus).path / split)
-    shards = _cut(grown, num_sources)
+    grown = _cut(shards_lib.list_shards((sources or corpus).path / split), num_sources)
     appended = []
     if sources is not None and with_data:
       appended = shards_lib.list_shards(corpus.path / split)
-    num_shards = len(shards) + len(appended)
-    total = sum(rows for _, rows in shards) * num_samples
-    with progress_lib.progress(name, total, unit='samples') as advance:
-      for index, (shard, rows) in enumerate(shards):
-        path = shards_lib.shard_path(work.path, index, num_shards)
-        if path.exists():
-          advance(rows * num_samples, note='(done before)')
-          continue
-        groups = group_store.read_groups(shard, rows=np.arange(rows))
-        with work.devices():
-          samples = _sample(draw, groups, num_samples, advance)
-        if with_data:
-          samples = [_unite(*pair) for pair in zip(samples, groups, strict=True)]
-        group_store.write_groups(path, samples)
-        work.save_cost()
-    for index, shard in enumerate(appended, start=len(shards)):
-      path = shards_lib.shard_path(work.path, index, num_shards)
-      if not path.exists():
-        group_store.write_groups(path, group_store.read_groups(shard))
-    work.results.update(_count(work))
+    num_shards = len(grown) + len(appended)
+    targets = [
+      shards_lib.shard_path(work.path, index, num_shards) for index in range(num_shards)
+    ]
+    tasks = [
+      shard_blocks.Task(shard, rows, target)
+      for (shard, rows), target in zip(grown, targets, strict=False)
+    ]
+    counts = _sample(work, draw, tasks, num_samples, with_data, sampler)
+    for shard, target in zip(appended, targets[len(grown) :], strict=True):
+      if not target.exists():
+        group_store.write_groups(target, group_store.read_groups(shard))
+    work.results.update(_results(targets, counts))
 
   inputs = {'corpus': corpus, 'policy': policy, 'sources': sources}
   return run.stage(
@@ -159,17 +174,72 @@ def _cut(shards: Sequence, num_sources: int | None) -> list[tuple]:
 
 
 def _sample(
+  work: artifact.Work,
   draw: sampler_lib.Sampler,
-  groups: Sequence[group_store.Group],
+  tasks: Sequence[shard_blocks.Task],
   num_samples: int,
-  advance: progress_lib.Advance,
-) -> list[group_store.Group]:
-  """Samples one shard, its groups in their own order again."""
-  samples: list[group_store.Group | None] = [None] * len(groups)
-  for row, group in draw.sample(groups, num_samples):
-    samples[row] = group
-    advance(num_samples)
-  return [group for group in samples if group is not None]
+  with_data: bool,
+  settings: sampler_lib.SamplerSettings,
+) -> dict[str, Counts]:
+  """Samples and writes the shards of every block that is not done.
+
+  Returns:
+    What each shard that was written holds, by the file's name.
+  """
+  blocks = [
+    block
+    for block in shard_blocks.blocks(tasks, num_samples, settings)
+    if not all(task.done for task in block)
+  ]
+  sizes = [sum(task.rows for task in block) * num_samples for block in blocks]
+  total = sum(task.rows for task in tasks) * num_samples
+  done = total - sum(sizes)
+  counts: dict[str, Counts] = {}
+  with (
+    progress_lib.progress(work.name, total, unit='samples', done=done) as advance,
+    overlap.Writer(limit=max(sizes, default=1)) as writer,
+    overlap.read_ahead(shard_blocks.read, blocks) as read,
+  ):
+    started = time.monotonic()
+
+    def advance_source() -> None:
+      work.count(decoder_steps=draw.counts.steps, decoder_rows=draw.counts.rows)
+      rate = draw.counts.tokens / max(time.monotonic() - started, 1e-9)
+      advance(num_samples, note=f'{rate:,.0f} tokens/s')
+
+    def write(
+      path: epath.Path,
+      samples: list[group_store.Group],
+      data: Sequence[group_store.Group],
+    ) -> None:
+      if with_data:
+        samples = [_unite(*pair) for pair in zip(samples, data, strict=True)]
+      counts[path.name] = _count(samples)
+      group_store.write_groups(path, samples)
+      work.save_cost()
+
+    def finish(
+      task: shard_blocks.Task,
+      samples: list[group_store.Group],
+      data: Sequence[group_store.Group],
+    ) -> None:
+      writer.put(
+        task.target,
+        functools.partial(write, task.target, samples, data),
+        size=task.rows * num_samples,
+      )
+
+    for block in blocks:
+      shard_blocks.sample(
+        work,
+        draw,
+        block,
+        next(read),
+        num_samples,
+        advance=advance_source,
+        finish=finish,
+      )
+  return counts
 
 
 def _unite(samples: group_store.Group, data: group_store.Group) -> group_store.Group:
@@ -188,12 +258,10 @@ def _unite(samples: group_store.Group, data: group_store.Group) -> group_store.G
   )
 
 
-def _count(work: artifact.Work) -> dict[str, float]:
-  """Counts the candidates of origin 'model' in a finished group set."""
-  counts = dict.fromkeys(
-    ('sources', 'candidates', 'data_candidates', 'tokens', 'unfinished', 'distinct'), 0
-  )
-  for group in group_store.iterate_groups(work.path):
+def _count(groups: Iterable[group_store.Group]) -> Counts:
+  """Counts candidates: those of origin 'model' in more detail."""
+  counts: Counts = collections.Counter()
+  for group in groups:
     drawn = [i for i, origin in enumerate(group.origins) if origin == 'model']
     counts['sources'] += bool(drawn)
     counts['candidates'] += len(drawn)
@@ -201,6 +269,31 @@ def _count(work: artifact.Work) -> dict[str, float]:
     counts['tokens'] += sum(len(group.tokens[i]) for i in drawn)
     counts['unfinished'] += sum(not group.finished[i] for i in drawn)
     counts['distinct'] += len({group.tokens[i].tobytes() for i in drawn})
+  return counts
+
+
+def _read_for_count(path: epath.Path) -> Iterator[group_store.Group]:
+  """A shard's groups with what `_count` needs, a row group at a time."""
+  for start, stop in columns.row_group_ranges(path):
+    yield from group_store.read_groups(
+      path, columns=['tokens', 'finished', 'origins'], rows=np.arange(start, stop)
+    )
+
+
+def _results(
+  paths: Sequence[epath.Path], known: Mapping[str, Counts]
+) -> dict[str, float]:
+  """What the stage says of a finished group set.
+
+  Args:
+    paths: of its shards.
+    known: the counts of some of them; the others are read.
+  """
+  keys = ('sources', 'candidates', 'data_candidates', 'tokens', 'unfinished')
+  counts = dict.fromkeys((*keys, 'distinct'), 0)
+  for path in paths:
+    found = known.get(path.name) or _count(_read_for_count(path))
+    counts = {key: value + found[key] for key, value in counts.items()}
   candidates = max(counts['candidates'], 1)
   return counts | {
     'mean_length': counts['tokens'] / candidates,

@@ -9,9 +9,10 @@ import numpy as np
 
 from rest_jax.data import buckets, group_store, vocabularies
 from rest_jax.models import t5
-from rest_jax.sampling import draws
+from rest_jax.sampling import beam, draws
 from rest_jax.sampling import sampler as sampler_lib
 from rest_jax.stages import artifact, fingerprint, score
+from rest_jax.training import mesh as mesh_lib
 
 # Stands in the place of a Grow step in the identities of held-out samples, so that
 # every policy is evaluated with the same random numbers, and none with a Grow's.
@@ -54,6 +55,25 @@ class HeldOut:
   def greedy(self, params: Any, config: t5.T5Config) -> list[group_store.Group]:
     """Decodes every held-out source greedily: groups of one candidate."""
     return self._draw(params, config, draws.GREEDY, 1)
+
+  def beam_search(
+    self, params: Any, config: t5.T5Config, beams: int
+  ) -> list[group_store.Group]:
+    """Searches the best candidate of every held-out source: groups of one."""
+    shards = mesh_lib.batch_shards(self.mesh)
+    # About as many rows of the decoder as sampling has, in whole shards.
+    per_shard = max(1, self.settings.batch_size // (shards * beams))
+    search = beam.BeamSearch(
+      params,
+      config,
+      self.vocabulary,
+      mesh=self.mesh,
+      source_length=self.source_length,
+      target_length=self.target_length,
+      beams=beams,
+      batch_size=shards * per_shard,
+    )
+    return search.search(self.groups)
 
   def rewards(self, samples: list[group_store.Group]) -> list[np.ndarray]:
     """Returns normalised rewards, [samples] float32 per group."""

@@ -10,7 +10,7 @@ from rest_jax.data import buckets, columns, group_store, reward_store
 from rest_jax.data import shards as shards_lib
 from rest_jax.models import reward
 from rest_jax.rewards import agreement, learned, normalisers, text
-from rest_jax.stages import artifact, policies
+from rest_jax.stages import artifact, overlap, policies
 from rest_jax.stages import progress as progress_lib
 
 VERSION = 1
@@ -51,7 +51,9 @@ def score(
       measure; evenly spread over the set. 0 compares none.
     task_feature_lengths: T5X's {'inputs': ..., 'targets': ...}: the padded lengths;
       they change no score.
-    batch_size: sources scored together; changes no score.
+    batch_size: prefix trees of 128 nodes that are scored together, more where they
+      are smaller (`learned.LearnedReward`, which this sizes; another scorer does
+      not read it); changes no score beyond rounding.
 
   Returns:
     A reward set, with the histogram and the mean of the rewards in its results.
@@ -152,28 +154,48 @@ def _raw_path(work: artifact.Work, index: int, num_shards: int) -> Any:
 def _score_shards(
   work: artifact.Work, score_groups: Scorer, shards: Sequence[Any]
 ) -> None:
-  """Scores shard by shard into scratch; those that are there are done."""
-  total = sum(columns.num_rows(shard) for shard in shards)
-  with progress_lib.progress(work.name, total, unit='sources') as advance:
-    for index, shard in enumerate(shards):
-      path = _raw_path(work, index, len(shards))
-      if path.exists():
-        advance(columns.num_rows(shard), note='(done before)')
-        continue
-      groups = group_store.read_groups(shard)
-      ratings = None
-      with work.devices():
-        if hasattr(score_groups, 'ratings'):
-          ratings = score_groups.ratings(groups)
-          rewards = [values.mean(axis=1) for values in ratings]
-        else:
-          rewards = score_groups(groups)
-      _check_rewards(groups, rewards)
-      reward_store.write_rewards(
-        path, [group.source_id for group in groups], rewards, ratings=ratings
-      )
-      work.save_cost()
-      advance(len(groups))
+  """Scores shard by shard into scratch; those that are there are done.
+
+  The next shard is read, and the last one's rewards are written, meanwhile.
+  """
+  rows = [columns.num_rows(shard) for shard in shards]
+  raw = [_raw_path(work, index, len(shards)) for index in range(len(shards))]
+  left = [index for index, path in enumerate(raw) if not path.exists()]
+  done = sum(rows) - sum(rows[index] for index in left)
+  waiting = [shards[index] for index in left]
+  with (
+    progress_lib.progress(work.name, sum(rows), unit='sources', done=done) as advance,
+    overlap.Writer() as writer,
+    overlap.read_ahead(group_store.read_groups, waiting) as read,
+  ):
+    for index in left:
+      write = _score_shard(work, score_groups, next(read), raw[index])
+      writer.put(raw[index], write)
+      advance(rows[index])
+
+
+def _score_shard(
+  work: artifact.Work,
+  score_groups: Scorer,
+  groups: Sequence[group_store.Group],
+  path: Any,
+) -> Callable[[], None]:
+  """Scores one shard; returns what writes it, and holds no candidate."""
+  ratings = None
+  with work.devices():
+    if hasattr(score_groups, 'ratings'):
+      ratings = score_groups.ratings(groups)
+      rewards = [values.mean(axis=1) for values in ratings]
+    else:
+      rewards = score_groups(groups)
+  _check_rewards(groups, rewards)
+  source_ids = [group.source_id for group in groups]
+
+  def write() -> None:
+    reward_store.write_rewards(path, source_ids, rewards, ratings=ratings)
+    work.save_cost()
+
+  return write
 
 
 def _check_rewards(

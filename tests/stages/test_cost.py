@@ -52,6 +52,18 @@ def test_peak_memory_is_the_largest_of_all_attempts(monkeypatch):
   assert cost.Meter().cost().peak_memory_bytes is None
 
 
+def test_counts_are_the_last_said_and_add_up_over_attempts():
+  first = cost.Meter()
+  first.count(steps=3, rows=12)
+  first.count(steps=5, rows=20)
+  found = first.cost()
+  assert found.counts == {'steps': 5, 'rows': 20}
+  second = cost.Meter(found)
+  second.count(steps=2)
+  assert second.cost().counts == {'steps': 7, 'rows': 20}
+  assert found.counts == {'steps': 5, 'rows': 20}
+
+
 def _energy(monkeypatch, *readings, previous=None):
   left = iter(readings)
   monkeypatch.setattr(cost, '_energy_joules', lambda: next(left))
