@@ -114,6 +114,8 @@ def dependencies(paths: Iterable[str], own: str) -> frozenset[str]:
         found.add(f':{library_of(module_file(parts) or INIT)}')
       elif parts[0] == 'tests':
         found.add(':tests_support')
+      elif parts[0] == 'benchmarks':
+        found.add(':benchmarks')
       elif parts[0] not in sys.stdlib_module_names:
         found.add(DISTRIBUTIONS.get(parts[0], parts[0]))
   return frozenset(dep for dep in found if dep is not None and dep != f':{own}')
@@ -162,6 +164,9 @@ def tree_targets() -> dict[str, Target]:
       main=MAIN,
     )
   )
+  scripts = frozenset(files('benchmarks/*.py'))
+  deps = dependencies(scripts, 'benchmarks')
+  targets.append(Target('py_library', 'benchmarks', scripts, deps))
   tests = files('tests/**/*.py')
   support = frozenset(t for t in tests if not t.rpartition('/')[2].startswith('test_'))
   targets.append(
@@ -297,7 +302,7 @@ def test_build_agrees_with_the_tree() -> None:
 def test_every_module_is_in_exactly_one_library() -> None:
   libraries = [t for t in build_targets() if t.rule == 'py_library']
   listed = sorted(src for library in libraries for src in library.srcs)
-  support = [path for path in listed if path.startswith('tests/')]
+  support = [path for path in listed if path.startswith(('benchmarks/', 'tests/'))]
   assert [path for path in listed if path not in support] == files('rest_jax/**/*.py')
 
 

@@ -1,0 +1,614 @@
+"""What would a decoding step cost on a TPU, by the TPU compiler's own estimate?
+
+No TPU is needed: libtpu compiles for a described topology. One step of T5 1.1 in
+bfloat16 with a whole-vocabulary draw and the token's log-probability, for
+
+    grouped     `T5.decode_step`: candidates share their source's keys and values
+    rows_last   the same with `cache_layout='rows_last'`, made for TPUs; its flush is
+                compiled apart, and each step bears its part of it
+    replicated  as grouped with a copy of keys and values for each candidate
+    t5x         `decode` of T5X's minimal T5, which projects them at every step
+
+The figures are ESTIMATES of the compiler, not measurements. Milliseconds are its
+`optimal_seconds`, which has come out negative for some programs: what is not
+positive is unknown. It counts the body of a loop once, however often it runs, so
+a step that holds a loop has a lower bound in place of an estimate, marked '>'.
+A second estimate stands beside it: the cycles that the compiler's back end writes
+to each instruction, summed. Compare them within one chip only.
+
+    pip install "jax[tpu]==0.10.2"
+    python -m benchmarks.tpu_step --t5x PATH_OF_A_T5X_CHECKOUT
+"""
+
+import os
+
+# Before JAX is imported: no TPU is looked for, and several runs may share libtpu.
+os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')
+
+import argparse
+import dataclasses
+import functools
+import importlib
+import importlib.util
+import json
+import math
+import pathlib
+import re
+import sys
+import time
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from rest_jax.models import rows_last, t5
+from rest_jax.sampling import draws
+
+TOPOLOGIES = {'v5e': 'v5e:2x2', 'v5p': 'v5p:2x2x1', 'v6e': 'v6e:2x2'}
+VOCAB_SIZE = 32128
+SHAPES: dict[str, dict[str, int]] = {
+  'base': {'emb_dim': 768, 'num_heads': 12, 'mlp_dim': 2048, 'num_decoder_layers': 12},
+  'large': {
+    'emb_dim': 1024,
+    'num_heads': 16,
+    'mlp_dim': 2816,
+    'num_decoder_layers': 24,
+  },
+  'xl': {'emb_dim': 2048, 'num_heads': 32, 'mlp_dim': 5120, 'num_decoder_layers': 24},
+}
+FIRST_CACHE_LENGTH = 16  # tokens; a cache doubles from here until the limit
+VARIANTS = ('t5x', 'replicated', 'grouped', 'rows_last')
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+  """What the compiler says about one step, for one chip.
+
+  Attributes:
+    milliseconds: None where the compiler's number is not positive.
+    rows: candidates that the step advances on a chip.
+    bytes_accessed, flops: of the step.
+    argument_bytes, temp_bytes, output_bytes: memory; outputs that take the place
+      of an argument (the cache) are not counted again.
+    megacycles: sum over the instructions of the step, without loops' bodies.
+    loops: while loops, whose bodies the estimate counts once.
+    flush_milliseconds: of `milliseconds`, the part for the flushes.
+  """
+
+  milliseconds: float | None
+  rows: int
+  bytes_accessed: float
+  flops: float
+  argument_bytes: int
+  temp_bytes: int
+  output_bytes: int
+  megacycles: float
+  loops: int
+  flush_milliseconds: float | None = 0.0
+
+  @property
+  def tokens_per_s(self) -> float | None:
+    """Tokens a second and chip; None where unknown."""
+    return None if self.milliseconds is None else 1e3 * self.rows / self.milliseconds
+
+
+def read_estimate(
+  cost: Mapping[str, float], memory: Any, text: str, rows: int
+) -> Estimate:
+  """Reads the compiler's analyses.
+
+  Args:
+    cost: of `cost_analysis()`.
+    memory: of `memory_analysis()`.
+    text: of `as_text()`.
+    rows: candidates on a chip.
+  """
+  milliseconds = 1e3 * cost.get('optimal_seconds', 0.0)
+  # The entry computation comes last; loops and fusions are computations before it.
+  entry = text[text.rfind('ENTRY ') :] if 'ENTRY ' in text else ''
+  cycles = re.findall(r'"estimated_cycles":"(\d+)"', entry)
+  return Estimate(
+    milliseconds=milliseconds if 0 < milliseconds < math.inf else None,
+    rows=rows,
+    bytes_accessed=cost.get('bytes accessed', math.nan),
+    flops=cost.get('flops', math.nan),
+    argument_bytes=memory.argument_size_in_bytes,
+    temp_bytes=memory.temp_size_in_bytes,
+    output_bytes=memory.output_size_in_bytes - memory.alias_size_in_bytes,
+    megacycles=sum(map(int, cycles)) / 1e6,
+    loops=len(re.findall(r' while\(%', text)),
+  )
+
+
+def with_flush(step: Estimate, flush: Estimate, steps: int) -> Estimate:
+  """The estimate of one step of which each `steps`-th is followed by a flush."""
+
+  def spread(name: str) -> float:
+    return float(getattr(step, name) + getattr(flush, name) / steps)
+
+  known = step.milliseconds is not None and flush.milliseconds is not None
+  return dataclasses.replace(
+    step,
+    bytes_accessed=spread('bytes_accessed'),
+    flops=spread('flops'),
+    megacycles=spread('megacycles'),
+    milliseconds=spread('milliseconds') if known else None,
+    flush_milliseconds=flush.milliseconds / steps if flush.milliseconds else None,
+    temp_bytes=max(step.temp_bytes, flush.temp_bytes),
+    loops=step.loops + flush.loops,
+  )
+
+
+def cache_lengths(limit: int) -> dict[int, float]:
+  """The cache lengths a candidate of `limit` tokens passes, and their shares."""
+  lengths = [min(FIRST_CACHE_LENGTH, limit)]
+  while lengths[-1] < limit:
+    lengths.append(min(2 * lengths[-1], limit))
+  starts = [0, *lengths[:-1]]
+  return {
+    end: (end - start) / limit for start, end in zip(starts, lengths, strict=True)
+  }
+
+
+def mean_milliseconds(steps: Mapping[int, Estimate], limit: int) -> float | None:
+  """Mean step over a candidate of `limit` tokens; None if a step is unknown."""
+  total = 0.0
+  for length, share in cache_lengths(limit).items():
+    milliseconds = steps[length].milliseconds
+    if milliseconds is None:
+      return None
+    total += share * milliseconds
+  return total
+
+
+def libtpu_reason() -> str | None:
+  """Why no TPU program can be compiled here; None if it can."""
+  if importlib.util.find_spec('libtpu') is None:
+    return 'libtpu is absent: pip install "jax[tpu]"'
+  return None
+
+
+def topology_mesh(chip: str) -> Mesh:
+  """A mesh of one axis, data, over a described topology.
+
+  Raises:
+    ValueError: an unknown chip.
+  """
+  from jax.experimental import topologies
+
+  if chip not in TOPOLOGIES:
+    raise ValueError(f'unknown chip {chip!r}; known: {", ".join(TOPOLOGIES)}')
+  topology = topologies.get_topology_desc(
+    platform='tpu', topology_name=TOPOLOGIES[chip]
+  )
+  devices: np.ndarray = np.asarray(topology.devices).reshape(-1)
+  return Mesh(devices, ('data',), axis_types=(jax.sharding.AxisType.Auto,))
+
+
+def _place(mesh: Mesh, tree: Any, axis: int | None) -> Any:
+  """Shapes of `tree` on the mesh, `axis` spread over data (None: copied)."""
+
+  def one(leaf: Any) -> jax.ShapeDtypeStruct:
+    spec: list[str | None] = [None] * len(leaf.shape)
+    if axis is not None and leaf.shape:
+      spec[axis] = 'data'
+    sharding = NamedSharding(mesh, PartitionSpec(*spec))
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+  return jax.tree.map(one, tree)
+
+
+def _place_axes(mesh: Mesh, leaf: Any, names: PartitionSpec) -> jax.ShapeDtypeStruct:
+  """Shape on the mesh, the axis that is named batch spread over data."""
+  spec = PartitionSpec(*('data' if name == 'batch' else None for name in names))
+  return jax.ShapeDtypeStruct(
+    leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec)
+  )
+
+
+def _in_bfloat16(tree: Any) -> Any:
+  def one(leaf: Any) -> jax.ShapeDtypeStruct:
+    dtype = jnp.bfloat16 if leaf.dtype == jnp.float32 else leaf.dtype
+    return jax.ShapeDtypeStruct(leaf.shape, dtype)
+
+  return jax.tree.map(one, tree)
+
+
+def _compile(
+  step: Callable[..., Any], args: Sequence[Any], rows: int, cache: int = 1
+) -> Estimate:
+  """Compiles a step whose argument number `cache` is written in place."""
+  compiled = jax.jit(step, donate_argnums=cache).lower(*args).compile()
+  cost: Any = compiled.cost_analysis() or {}
+  text = compiled.as_text() or ''
+  return read_estimate(cost, compiled.memory_analysis(), text, rows)
+
+
+def model_config(size: str, num_layers: int | None = None) -> t5.T5Config:
+  """T5 1.1 of that size in bfloat16, if asked with fewer layers.
+
+  Raises:
+    ValueError: an unknown size.
+  """
+  if size not in SHAPES:
+    raise ValueError(f'unknown size {size!r}; known: {", ".join(SHAPES)}')
+  shape: dict[str, Any] = dict(SHAPES[size])
+  if num_layers is not None:
+    shape['num_decoder_layers'] = num_layers
+  return t5.T5Config(
+    VOCAB_SIZE,
+    head_dim=64,
+    num_encoder_layers=shape['num_decoder_layers'],
+    dtype='bfloat16',
+    **shape,
+  )
+
+
+def compile_ours(
+  mesh: Mesh,
+  config: t5.T5Config,
+  *,
+  sources: int,
+  samples: int,
+  source_length: int,
+  cache_length: int,
+) -> Estimate:
+  """Compiles `T5.decode_step` and a draw for `sources` per chip.
+
+  `samples=1` with a source for every candidate is the replicated variant.
+  """
+  model = t5.T5(config)
+  batch = sources * mesh.size
+  shapes = _in_bfloat16(t5.parameter_shapes(config))
+  shapes.pop('encoder')
+  params = _place(mesh, shapes, None)
+  cache = jax.eval_shape(lambda: model.init_cache(batch, samples, cache_length))
+  cache = jax.tree.map(
+    functools.partial(_place_axes, mesh), cache, t5.cache_axes(cache)
+  )
+  # The projected keys and values, in whatever layout the model keeps them.
+  encoded = jax.ShapeDtypeStruct((batch, source_length, config.emb_dim), config.dtype)
+  cross = jax.eval_shape(
+    lambda params, encoded: model.apply(
+      {'params': params}, encoded, method='cross_keys_values'
+    ),
+    shapes,
+    encoded,
+  )
+  rows = jax.ShapeDtypeStruct((batch, samples), jnp.int32)
+  mask = jax.ShapeDtypeStruct((batch, source_length), jnp.bool_)
+  uniform = jax.ShapeDtypeStruct((batch, samples, 1), jnp.float32)
+
+  def step(
+    params: Any,
+    cache: Any,
+    cross: Any,
+    tokens: jax.Array,
+    positions: jax.Array,
+    mask: jax.Array,
+    uniform: jax.Array,
+  ) -> tuple[jax.Array, jax.Array, Any]:
+    logits, cache = model.apply(
+      {'params': params}, tokens, positions, cache, cross, mask, method=_unflushed
+    )
+    every = jnp.ones((1, 1, logits.shape[-1]), bool)
+    drawn = draws.draw(logits, every, uniform, draws.Decoding())
+    log_probs = jnp.take_along_axis(logits, drawn, -1)
+    log_probs = log_probs - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+    return drawn, log_probs, cache
+
+  args = (
+    params,
+    cache,
+    _place(mesh, cross, 0),
+    *_place(mesh, (rows, rows, mask, uniform), 0),
+  )
+  estimate = _compile(step, args, sources * samples)
+  if config.cache_layout != 'rows_last':
+    return estimate
+  flush = _compile(rows_last.flush, (cache,), sources * samples, cache=0)
+  return with_flush(estimate, flush, rows_last.RECENT)
+
+
+def _unflushed(
+  model: t5.T5,
+  tokens: jax.Array,
+  positions: jax.Array,
+  cache: Any,
+  cross: Any,
+  mask: jax.Array,
+) -> tuple[jax.Array, Any]:
+  """As `T5.decode_step`, less what it does between steps, now and then."""
+  x = model.token_embedder(tokens[:, :, None])
+  x, cache = model.decoder.step(x, positions, cache, cross, mask)
+  return model.logits(x[:, :, 0]), cache
+
+
+def t5x_network(path: pathlib.Path) -> Any:
+  """T5X's minimal T5, without running `t5x/__init__.py` (SeqIO, TensorFlow).
+
+  Raises:
+    ValueError: no T5X checkout there.
+  """
+  if not (path / 't5x' / 'examples' / 't5' / 'network.py').is_file():
+    raise ValueError(
+      f'{path} holds no t5x/examples/t5/network.py; pass the root of a T5X checkout'
+    )
+  for name in ('t5x', 't5x.examples', 't5x.examples.t5'):
+    if name not in sys.modules:
+      package = types.ModuleType(name)
+      package.__path__ = [str(path.joinpath(*name.split('.')))]
+      sys.modules[name] = package
+  return importlib.import_module('t5x.examples.t5.network')
+
+
+def compile_t5x(
+  mesh: Mesh,
+  network: Any,
+  config: t5.T5Config,
+  *,
+  sources: int,
+  samples: int,
+  source_length: int,
+  cache_length: int,
+) -> Estimate:
+  """Compiles T5X's step and `jax.random.categorical`, which it draws with."""
+  names = {field.name for field in dataclasses.fields(network.T5Config)}
+  fields = {k: v for k, v in dataclasses.asdict(config).items() if k in names}
+  module = network.Transformer(network.T5Config(**{**fields, 'dtype': jnp.bfloat16}))
+  rows = sources * samples * mesh.size
+  ids = jax.ShapeDtypeStruct((rows, cache_length), jnp.int32)
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  variables = jax.eval_shape(
+    lambda key, ids: module.init(key, ids, ids, ids, enable_dropout=False, decode=True),
+    key,
+    ids,
+  )
+  encoded = jax.ShapeDtypeStruct((rows, source_length, config.emb_dim), jnp.bfloat16)
+  source = jax.ShapeDtypeStruct((rows, source_length), jnp.int32)
+  token = jax.ShapeDtypeStruct((rows, 1), jnp.int32)
+
+  def step(
+    params: Any,
+    cache: Any,
+    token: jax.Array,
+    encoded: jax.Array,
+    source: jax.Array,
+    key: jax.Array,
+  ) -> tuple[jax.Array, jax.Array, Any]:
+    logits, written = module.apply(
+      {'params': params, 'cache': cache},
+      encoded,
+      source,
+      token,
+      token,
+      enable_dropout=False,
+      decode=True,
+      max_decode_length=cache_length,
+      mutable=['cache'],
+      method=module.decode,
+    )
+    logits = logits[:, 0]
+    drawn = jax.random.categorical(key, logits / draws.Decoding().temperature)
+    log_probs = jax.nn.log_softmax(logits)
+    log_probs = jnp.take_along_axis(log_probs, drawn[:, None], 1)
+    return drawn, log_probs, written['cache']
+
+  params = _place(mesh, _in_bfloat16(variables['params']), None)
+  args = (
+    params,
+    _place(mesh, variables['cache'], 0),
+    *_place(mesh, (token, encoded, source), 0),
+    _place(mesh, key, None),
+  )
+  return _compile(step, args, sources * samples)
+
+
+def out_of_memory(error: Exception) -> bool:
+  """Whether the compiler found that the program does not fit in the chip."""
+  return any(word in str(error) for word in ('RESOURCE_EXHAUSTED', 'Ran out of memory'))
+
+
+def fit(
+  compile_for: Callable[[int], Estimate], sources: int
+) -> tuple[int, Estimate] | None:
+  """The estimate for `sources`, or for the first half, quarter, ... that fits."""
+  while sources:
+    try:
+      return sources, compile_for(sources)
+    except jax.errors.JaxRuntimeError as error:
+      if not out_of_memory(error):
+        raise
+      sources //= 2
+  return None
+
+
+def _number(value: float | None, form: str) -> str:
+  return 'unknown' if value is None or math.isnan(value) else format(value, form)
+
+
+def _bound(mark: str, text: str) -> str:
+  return text if text == 'unknown' else mark + text
+
+
+def ratio(ours: Mapping[str, Any], theirs: Mapping[str, Any] | None) -> float | None:
+  """Tokens a second of one result over another's; None where unknown."""
+  if theirs is None or not theirs['tokens_per_s'] or not ours['tokens_per_s']:
+    return None
+  return float(ours['tokens_per_s'] / theirs['tokens_per_s'])
+
+
+def cycles_ratio(
+  ours: Mapping[str, Any], theirs: Mapping[str, Any] | None
+) -> float | None:
+  """As `ratio`, by cycles for a candidate's token; None where unknown."""
+  if theirs is None or not theirs['megacycles'] or not ours['megacycles']:
+    return None
+  ours_each = ours['megacycles'] / ours['rows']
+  return float(theirs['megacycles'] / theirs['rows'] / ours_each)
+
+
+def table(results: Sequence[Mapping[str, Any]]) -> str:
+  """A Markdown table of the results of one chip; '>' marks a lower bound."""
+  head = (
+    'size | N | variant | sources | cache | GB accessed | TFLOP | arguments GB | '
+    'temp GB | ms | of it flush | tokens/s | times T5X | Mcycles | times T5X by cycles'
+  )
+  lines = [f'| {head} |', '|' + '---|' * (head.count('|') + 1)]
+  for row in results:
+    least, most = ('>', '<') if row['loops'] else ('', '')
+    cells = [
+      row['size'],
+      str(row['samples']),
+      row['variant'],
+      str(row['sources']),
+      row['cache'],
+      _number(row['bytes_accessed'] / 1e9, '.2f'),
+      _number(row['flops'] / 1e12, '.2f'),
+      _number(row['argument_bytes'] / 1e9, '.2f'),
+      _number(row['temp_bytes'] / 1e9, '.2f'),
+      _bound(least, _number(row['milliseconds'], '.2f')),
+      _number(row['flush_milliseconds'], '.2f'),
+      _bound(most, _number(row['tokens_per_s'], ',.0f')),
+      _bound(most, _number(row['times_t5x'], '.2f')),
+      _bound(least, _number(row['megacycles'], '.1f')),
+      _bound(most, _number(row['times_t5x_by_cycles'], '.2f')),
+    ]
+    lines.append(f'| {" | ".join(cells)} |')
+  return '\n'.join(lines)
+
+
+def _rows_of(
+  variant: str,
+  steps: Mapping[int, Estimate],
+  limit: int,
+  common: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+  """The result at the full cache, and the mean over the lengths it grows through."""
+  full = steps[limit]
+  rows = [
+    {
+      **common,
+      'variant': variant,
+      'cache': str(limit),
+      **dataclasses.asdict(full),
+      'tokens_per_s': full.tokens_per_s,
+    }
+  ]
+  if len(steps) > 1:
+    mean = mean_milliseconds(steps, limit)
+    shares = cache_lengths(limit)
+    averages = {
+      name: sum(shares[length] * getattr(steps[length], name) for length in shares)
+      for name in ('bytes_accessed', 'flops', 'megacycles')
+    }
+    flushes = [shares[n] * (steps[n].flush_milliseconds or 0.0) for n in shares]
+    rows.append(
+      {
+        **rows[0],
+        **averages,
+        'cache': f'mean of {", ".join(map(str, shares))}',
+        'milliseconds': mean,
+        'flush_milliseconds': None if mean is None else sum(flushes),
+        'tokens_per_s': None if mean is None else 1e3 * full.rows / mean,
+      }
+    )
+  return rows
+
+
+def compare(
+  chip: str, size: str, samples: int, args: argparse.Namespace, network: Any | None
+) -> list[dict[str, Any]]:
+  """Results of all variants for one chip, size and N."""
+  mesh = topology_mesh(chip)
+  config = model_config(size, args.layers)
+  lengths = list(cache_lengths(args.length))
+  results: list[dict[str, Any]] = []
+  rival = None
+  for variant in args.variants:
+    if variant == 't5x' and network is None:
+      continue
+    started = time.monotonic()
+
+    def compile_for(
+      sources: int, length: int = args.length, variant: str = variant
+    ) -> Estimate:
+      sizes = {'source_length': args.length, 'cache_length': length}
+      if variant == 't5x':
+        return compile_t5x(
+          mesh, network, config, sources=sources, samples=samples, **sizes
+        )
+      copies = samples if variant == 'replicated' else 1
+      ours = config
+      if variant == 'rows_last':
+        ours = dataclasses.replace(config, cache_layout='rows_last')
+      return compile_ours(
+        mesh, ours, sources=sources * copies, samples=samples // copies, **sizes
+      )
+
+    fitted = fit(compile_for, args.sources)
+    if fitted is None:
+      print(f'{chip} {size} N={samples} {variant}: not even one source fits')
+      continue
+    sources, full = fitted
+    steps = {args.length: full}
+    if variant in ('grouped', 'rows_last'):
+      steps |= {length: compile_for(sources, length) for length in lengths[:-1]}
+    common = {'chip': chip, 'size': size, 'samples': samples, 'sources': sources}
+    rows = _rows_of(variant, steps, args.length, common)
+    if variant == 't5x':
+      rival = rows[0]
+    for row in rows:
+      row['times_t5x'] = ratio(row, rival)
+      row['times_t5x_by_cycles'] = cycles_ratio(row, rival)
+    results += rows
+    seconds = time.monotonic() - started
+    print(f'{chip} {size} N={samples} {variant}: compiled in {seconds:.0f} s')
+  return results
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Compiles, prints a table for each chip, and JSON lines if asked."""
+  parser = argparse.ArgumentParser(description=(__doc__ or '').split('\n')[0])
+  parser.add_argument('--t5x', type=pathlib.Path, help='root of a T5X checkout')
+  parser.add_argument('--chips', nargs='+', default=['v5p'], choices=list(TOPOLOGIES))
+  parser.add_argument('--sizes', nargs='+', default=['base'], choices=list(SHAPES))
+  parser.add_argument('--samples', nargs='+', type=int, default=[16, 64, 256])
+  parser.add_argument('--variants', nargs='+', default=VARIANTS, choices=VARIANTS)
+  parser.add_argument('--sources', type=int, default=32, help='per chip')
+  parser.add_argument('--length', type=int, default=64, help='of source and target')
+  parser.add_argument('--layers', type=int, help='fewer decoder layers, to try out')
+  parser.add_argument('--json', type=pathlib.Path, help='append results as JSON lines')
+  args = parser.parse_args(argv)
+  reason = libtpu_reason()
+  if reason:
+    print(f'skipped: {reason}')
+    return 0
+  network = t5x_network(args.t5x) if args.t5x else None
+  if network is None:
+    print('t5x skipped: no checkout given (--t5x PATH)')
+  # T5X first, since the others are divided by it.
+  args.variants = [variant for variant in VARIANTS if variant in args.variants]
+  print('ESTIMATES of the TPU compiler for one decoding step, not measurements')
+  for chip in args.chips:
+    results: list[dict[str, Any]] = []
+    for size in args.sizes:
+      for samples in args.samples:
+        found = compare(chip, size, samples, args, network)
+        results += found
+        if args.json:
+          with args.json.open('a') as file:
+            for row in found:
+              file.write(json.dumps({'kind': 'estimate', **row}) + '\n')
+    print(f'\n{TOPOLOGIES[chip]}, estimates, per chip:\n{table(results)}\n')
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())
