@@ -53,8 +53,8 @@ def test_attention_dropout_drops_whole_keys_for_a_sequence():
   identity = {'kernel': jnp.eye(8)}
   params = dict.fromkeys(('query', 'key', 'value', 'out'), identity)
   x = jnp.ones((2, 3, 4, 8))  # [batch, samples, length, embed]
-  keys = jnp.zeros((2, 8, 1, 8))
-  values = jnp.broadcast_to(jnp.eye(8)[None, :, None, :], (2, 8, 1, 8))
+  keys = jnp.zeros((2, 1, 8, 8))  # [batch, heads, source_length, head_dim]
+  values = jnp.broadcast_to(jnp.eye(8), (2, 1, 8, 8))
   got = module.apply(
     {'params': params},
     x,
