@@ -179,6 +179,11 @@ def test_a_mode_that_comes_too_early_names_what_comes_first(tmp_path):
     minimal_run.start(tmp_path, 'grow')
 
 
+def test_a_mode_that_the_run_has_no_stage_for_says_so(tmp_path):
+  with pytest.raises(ValueError, match=r'no stage of the kind.*best_of_n\.gin'):
+    minimal_run.start(tmp_path, 'best_of_n')
+
+
 @pytest.mark.parametrize(
   ('thresholds', 'told'),
   [

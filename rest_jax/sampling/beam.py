@@ -5,7 +5,6 @@ keys and values of a source are computed once and attended by all its beams, as 
 the decoder loop.
 """
 
-import dataclasses
 import functools
 import math
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ import numpy as np
 
 from rest_jax.data import buckets, group_store, vocabularies
 from rest_jax.models import t5
-from rest_jax.sampling import decoder
+from rest_jax.sampling import decoder, sampler, tickets
 from rest_jax.training import mesh as mesh_lib
 
 
@@ -423,17 +422,9 @@ class BeamSearch:
       mesh=self._mesh,
     )
     found = jax.device_get(found)
-    sizes = found.num_tokens[: len(groups), 0]
-    tokens = [found.tokens[row, 0, :size] for row, size in enumerate(sizes)]
-    texts = self._vocabulary.decode_batch(tokens)
-    return [
-      dataclasses.replace(
-        group,
-        texts=(texts[row],),
-        tokens=(tokens[row],),
-        token_log_probs=(found.log_probs[row, 0, : sizes[row]],),
-        finished=found.finished[row, :1],
-        origins=('model',),
-      )
-      for row, group in enumerate(groups)
-    ]
+    results = []
+    for row, group in enumerate(groups):
+      size = found.num_tokens[row, 0]
+      best = tickets.Drawn(found.tokens[row, 0, :size], found.log_probs[row, 0, :size])
+      results.append(sampler.with_candidates(group, [best], self._vocabulary))
+    return results

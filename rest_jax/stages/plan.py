@@ -33,7 +33,7 @@ def require_progress(run: artifact.Run, mode: str, only: Collection[str]) -> Non
 
   Raises:
     ValueError: no stage of the mode is finished; the message names the stages
-      that have to come first.
+      that have to come first, or says that the run has none of the kind.
   """
   finished = [e for e in run.history if e.artifact.finished]
   if any({e.artifact.stage, e.artifact.name} & set(only) for e in finished):
@@ -44,6 +44,11 @@ def require_progress(run: artifact.Run, mode: str, only: Collection[str]) -> Non
     if {planned.stage, planned.name} & set(only):
       break
     before.append(f'{planned.name} ({planned.stage})')
+  else:
+    raise ValueError(
+      f'--run_mode={mode}: this run has no stage of the kind; best_of_n comes with '
+      'another --gin_file=gin_configs/best_of_n.gin'
+    )
   raise ValueError(
     f'--run_mode={mode} can build nothing yet in {run.model_dir}: not finished '
     f'before it: {", ".join(before)}. Run those modes first, or --run_mode=rest'

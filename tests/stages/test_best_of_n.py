@@ -7,18 +7,15 @@ for any.
 import itertools
 import zlib
 
-import jax
 import numpy as np
 import pytest
-from flax import linen as nn
 
-from rest_jax.data import corpora, group_store, reward_store, shards
+from rest_jax.data import group_store, reward_store, shards
 from rest_jax.evaluation import intervals, text_metrics
-from rest_jax.models import t5
 from rest_jax.rewards import normalisers, text
 from rest_jax.sampling import sampler as sampler_lib
-from rest_jax.stages import artifact, best_of_n, grow, ingest, policies, score
-from rest_jax.training import mesh as mesh_lib
+from rest_jax.stages import best_of_n, grow, score
+from tests.stages import untrained
 
 LENGTHS = {'inputs': 32, 'targets': 16}  # one program samples all
 SOURCES, SAMPLES, NUMBERS = 5, 12, (1, 2, 5, 10)
@@ -37,48 +34,13 @@ def shortest(source, candidate, reference):
   return -len(candidate)
 
 
-def _run(model_dir, **options):
-  mesh = mesh_lib.make_mesh(devices=jax.devices()[:1])
-  return artifact.Run(str(model_dir), mesh=mesh, **options)
-
-
-def _untrained_policy(run, corpus):
-  config = t5.T5Config(
-    vocab_size=300,
-    emb_dim=16,
-    num_heads=2,
-    head_dim=8,
-    mlp_dim=32,
-    num_encoder_layers=1,
-    num_decoder_layers=1,
-  )
-
-  def build(work):
-    params = nn.meta.unbox(policies.init_fn(t5.T5, config)(jax.random.key(0)))
-    vocabulary = corpus.path / policies.VOCABULARY_FILE
-    policies.save_model(
-      work.path, config=config, params=params, vocabulary=vocabulary, step=0
-    )
-
-  inputs = {'corpus': corpus}
-  return run.stage(
-    'supervise', name='bc', version=1, params={}, inputs=inputs, build=build
-  )
-
-
 @pytest.fixture(scope='module')
 def house(tmp_path_factory):
   """What the stage reads, as its arguments, and the MODEL_DIR of it."""
   model_dir = tmp_path_factory.mktemp('best_of_n') / 'run'
-  run = _run(model_dir)
-  corpus = ingest.ingest(
-    run,
-    corpus=corpora.EverydayCorpus(num_train=150, num_validation=12, num_test=12),
-    vocab_size=300,
-    byte_fallback=False,
-    task_feature_lengths=LENGTHS | {'targets': 48},
-  )
-  policy = _untrained_policy(run, corpus)
+  run = untrained.run(model_dir)
+  corpus = untrained.corpus(run, num_validation=12, num_test=12)
+  policy = untrained.policy(run, corpus)
   samples = grow.grow(
     run,
     name='grow_1',
@@ -125,7 +87,7 @@ def _best_of_n(run, inputs, **changed):
 @pytest.fixture(scope='module')
 def found(house):
   model_dir, inputs = house
-  return _best_of_n(_run(model_dir), inputs)
+  return _best_of_n(untrained.run(model_dir), inputs)
 
 
 def _read(path, kind='rewards'):
@@ -225,7 +187,7 @@ class Checksum:
 
 def test_text_metrics_at_the_whole_pool_are_of_the_selected_texts(house, tmp_path):
   model_dir, inputs = house
-  run = _run(tmp_path, reuse_from=(str(model_dir),))
+  run = untrained.run(tmp_path, reuse_from=(str(model_dir),))
   numbers = (SAMPLES,)
   whole = _best_of_n(run, inputs, numbers=numbers, judges=(Checksum(),))
   groups = list(group_store.iterate_groups(whole.path))
@@ -264,14 +226,14 @@ class Stopping:
 def test_it_goes_on_where_it_was_stopped(house, tmp_path, monkeypatch):
   model_dir, inputs = house
   monkeypatch.setattr(best_of_n, '_SOURCES_PER_SHARD', 2)
-  run = _run(tmp_path, reuse_from=(str(model_dir),))
+  run = untrained.run(tmp_path, reuse_from=(str(model_dir),))
   first, second = Stopping(stop=True), Stopping(stop=False)
   with pytest.raises(KeyboardInterrupt):
     _best_of_n(run, inputs, judges=(first,))
   assert not (tmp_path / 'best_of_n_bc').exists()
   stopped = _best_of_n(run, inputs, judges=(second,))
   assert len(first.seen) == 1 and len(second.seen) == SOURCES - 1
-  whole = _best_of_n(_run(model_dir), inputs)
+  whole = _best_of_n(untrained.run(model_dir), inputs)
   for judge in ('reward', 'gold', 'minimum_bayes_risk'):
     for n in NUMBERS:
       mine, theirs = _row(stopped, judge, n), _row(whole, judge, n)
@@ -281,7 +243,7 @@ def test_it_goes_on_where_it_was_stopped(house, tmp_path, monkeypatch):
 
 def test_it_is_found_again_and_the_cut_of_the_work_does_not_matter(house, found):
   model_dir, inputs = house
-  run = _run(model_dir)
+  run = untrained.run(model_dir)
   settings = sampler_lib.SamplerSettings(batch_size=4)
   again = _best_of_n(run, inputs, sampler=settings)
   assert again.fingerprint == found.fingerprint
@@ -291,6 +253,6 @@ def test_it_is_found_again_and_the_cut_of_the_work_does_not_matter(house, found)
 def test_what_cannot_be_is_refused(house):
   model_dir, inputs = house
   with pytest.raises(ValueError, match=r'no N of \(5, 10\) lies in \[1, 3\]'):
-    _best_of_n(_run(model_dir), inputs, num_samples=3, numbers=(5, 10))
+    _best_of_n(untrained.run(model_dir), inputs, num_samples=3, numbers=(5, 10))
   with pytest.raises(ValueError, match='names of their own'):
-    _best_of_n(_run(model_dir), inputs, judges=(text.Gold(),))
+    _best_of_n(untrained.run(model_dir), inputs, judges=(text.Gold(),))

@@ -1,16 +1,13 @@
 """The stage evaluate with beam search, on an untrained policy of the smallest size."""
 
-import jax
 import numpy as np
 import pytest
-from flax import linen as nn
 
-from rest_jax.data import corpora, group_store
-from rest_jax.models import t5
+from rest_jax.data import group_store
 from rest_jax.rewards import normalisers, text
 from rest_jax.sampling import sampler as sampler_lib
-from rest_jax.stages import artifact, evaluate, grow, ingest, policies, score
-from rest_jax.training import mesh as mesh_lib
+from rest_jax.stages import evaluate, grow, score
+from tests.stages import untrained
 
 LENGTHS = {'inputs': 32, 'targets': 16}
 SETTINGS = sampler_lib.SamplerSettings(batch_size=4)
@@ -22,48 +19,13 @@ def vowels(source, candidate, reference):
   return sum(candidate.count(vowel) for vowel in 'aeiou') / (1 + len(candidate))
 
 
-def _run(model_dir, **options):
-  mesh = mesh_lib.make_mesh(devices=jax.devices()[:1])
-  return artifact.Run(str(model_dir), mesh=mesh, **options)
-
-
-def _untrained_policy(run, corpus):
-  config = t5.T5Config(
-    vocab_size=300,
-    emb_dim=16,
-    num_heads=2,
-    head_dim=8,
-    mlp_dim=32,
-    num_encoder_layers=1,
-    num_decoder_layers=1,
-  )
-
-  def build(work):
-    params = nn.meta.unbox(policies.init_fn(t5.T5, config)(jax.random.key(0)))
-    vocabulary = corpus.path / policies.VOCABULARY_FILE
-    policies.save_model(
-      work.path, config=config, params=params, vocabulary=vocabulary, step=0
-    )
-
-  inputs = {'corpus': corpus}
-  return run.stage(
-    'supervise', name='bc', version=1, params={}, inputs=inputs, build=build
-  )
-
-
 @pytest.fixture(scope='module')
 def house(tmp_path_factory):
   """What the stage reads, as its arguments, and the MODEL_DIR of it."""
   model_dir = tmp_path_factory.mktemp('evaluate') / 'run'
-  run = _run(model_dir)
-  corpus = ingest.ingest(
-    run,
-    corpus=corpora.EverydayCorpus(num_train=150, num_validation=4, num_test=6),
-    vocab_size=300,
-    byte_fallback=False,
-    task_feature_lengths=LENGTHS | {'targets': 48},
-  )
-  policy = _untrained_policy(run, corpus)
+  run = untrained.run(model_dir)
+  corpus = untrained.corpus(run, num_validation=4, num_test=6)
+  policy = untrained.policy(run, corpus)
   samples = grow.grow(
     run,
     name='grow_1',
@@ -97,7 +59,7 @@ def house(tmp_path_factory):
 
 def _evaluate(house, directory, **changed):
   model_dir, inputs = house
-  run = _run(directory, reuse_from=(str(model_dir),))
+  run = untrained.run(directory, reuse_from=(str(model_dir),))
   options = {
     'name': 'evaluate_bc',
     'num_samples': 2,

@@ -8,17 +8,14 @@ stage holds does not.
 import shutil
 import time
 
-import jax
 import numpy as np
 import pytest
-from flax import linen as nn
 
-from rest_jax.data import corpora, group_store, shards
-from rest_jax.models import t5
+from rest_jax.data import group_store, shards
 from rest_jax.sampling import draws
 from rest_jax.sampling import sampler as sampler_lib
-from rest_jax.stages import artifact, grow, ingest, policies, shard_blocks
-from rest_jax.training import mesh as mesh_lib
+from rest_jax.stages import grow, shard_blocks
+from tests.stages import untrained
 
 LENGTHS = {'inputs': 32, 'targets': 48}
 SOURCES, SAMPLES, PER_SHARD = 36, 3, 4
@@ -26,49 +23,14 @@ SETTINGS = sampler_lib.SamplerSettings(batch_size=4, share=1)
 BLOCK = 5 * PER_SHARD * SAMPLES // 4  # tickets of a lane: five shards are a block
 
 
-def _run(model_dir):
-  mesh = mesh_lib.make_mesh(devices=jax.devices()[:1])
-  return artifact.Run(str(model_dir), mesh=mesh)
-
-
-def _policy(run, corpus):
-  config = t5.T5Config(
-    vocab_size=300,
-    emb_dim=16,
-    num_heads=2,
-    head_dim=8,
-    mlp_dim=32,
-    num_encoder_layers=1,
-    num_decoder_layers=1,
-  )
-
-  def build(work):
-    init = jax.jit(policies.init_fn(t5.T5, config))
-    params = nn.meta.unbox(init(jax.random.key(0)))
-    vocabulary = corpus.path / policies.VOCABULARY_FILE
-    policies.save_model(
-      work.path, config=config, params=params, vocabulary=vocabulary, step=0
-    )
-
-  inputs = {'corpus': corpus}
-  return run.stage(
-    'supervise', name='bc', version=1, params={}, inputs=inputs, build=build
-  )
-
-
 @pytest.fixture(scope='module')
 def inputs(tmp_path_factory):
   """The corpus and the policy that are grown from."""
-  run = _run(tmp_path_factory.mktemp('grow') / 'inputs')
-  corpus = ingest.ingest(
-    run,
-    corpus=corpora.EverydayCorpus(num_train=150, num_validation=6, num_test=6),
-    vocab_size=300,
-    byte_fallback=False,
-    task_feature_lengths=LENGTHS,
-    sources_per_shard=PER_SHARD,
+  run = untrained.run(tmp_path_factory.mktemp('grow') / 'inputs')
+  corpus = untrained.corpus(
+    run, num_validation=6, num_test=6, sources_per_shard=PER_SHARD
   )
-  return {'corpus': corpus, 'policy': _policy(run, corpus)}
+  return {'corpus': corpus, 'policy': untrained.policy(run, corpus)}
 
 
 def _grow(model_dir, inputs, tickets=BLOCK, **changed):
@@ -83,7 +45,7 @@ def _grow(model_dir, inputs, tickets=BLOCK, **changed):
   }
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(shard_blocks, 'TICKETS_PER_LANE', tickets)
-    return grow.grow(_run(model_dir), **inputs, **(options | changed))
+    return grow.grow(untrained.run(model_dir), **inputs, **(options | changed))
 
 
 @pytest.fixture(scope='module')
