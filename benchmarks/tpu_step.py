@@ -33,13 +33,11 @@ import functools
 import importlib
 import importlib.util
 import json
-import math
 import pathlib
-import re
 import sys
 import time
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -47,6 +45,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from benchmarks import tpu_estimates
 from rest_jax.models import rows_last, t5
 from rest_jax.sampling import draws
 
@@ -62,109 +61,7 @@ SHAPES: dict[str, dict[str, int]] = {
   },
   'xl': {'emb_dim': 2048, 'num_heads': 32, 'mlp_dim': 5120, 'num_decoder_layers': 24},
 }
-FIRST_CACHE_LENGTH = 16  # tokens; a cache doubles from here until the limit
 VARIANTS = ('t5x', 'replicated', 'grouped', 'rows_last')
-
-
-@dataclasses.dataclass(frozen=True)
-class Estimate:
-  """What the compiler says about one step, for one chip.
-
-  Attributes:
-    milliseconds: None where the compiler's number is not positive.
-    rows: candidates that the step advances on a chip.
-    bytes_accessed, flops: of the step.
-    argument_bytes, temp_bytes, output_bytes: memory; outputs that take the place
-      of an argument (the cache) are not counted again.
-    megacycles: sum over the instructions of the step, without loops' bodies.
-    loops: while loops, whose bodies the estimate counts once.
-    flush_milliseconds: of `milliseconds`, the part for the flushes.
-  """
-
-  milliseconds: float | None
-  rows: int
-  bytes_accessed: float
-  flops: float
-  argument_bytes: int
-  temp_bytes: int
-  output_bytes: int
-  megacycles: float
-  loops: int
-  flush_milliseconds: float | None = 0.0
-
-  @property
-  def tokens_per_s(self) -> float | None:
-    """Tokens a second and chip; None where unknown."""
-    return None if self.milliseconds is None else 1e3 * self.rows / self.milliseconds
-
-
-def read_estimate(
-  cost: Mapping[str, float], memory: Any, text: str, rows: int
-) -> Estimate:
-  """Reads the compiler's analyses.
-
-  Args:
-    cost: of `cost_analysis()`.
-    memory: of `memory_analysis()`.
-    text: of `as_text()`.
-    rows: candidates on a chip.
-  """
-  milliseconds = 1e3 * cost.get('optimal_seconds', 0.0)
-  # The entry computation comes last; loops and fusions are computations before it.
-  entry = text[text.rfind('ENTRY ') :] if 'ENTRY ' in text else ''
-  cycles = re.findall(r'"estimated_cycles":"(\d+)"', entry)
-  return Estimate(
-    milliseconds=milliseconds if 0 < milliseconds < math.inf else None,
-    rows=rows,
-    bytes_accessed=cost.get('bytes accessed', math.nan),
-    flops=cost.get('flops', math.nan),
-    argument_bytes=memory.argument_size_in_bytes,
-    temp_bytes=memory.temp_size_in_bytes,
-    output_bytes=memory.output_size_in_bytes - memory.alias_size_in_bytes,
-    megacycles=sum(map(int, cycles)) / 1e6,
-    loops=len(re.findall(r' while\(%', text)),
-  )
-
-
-def with_flush(step: Estimate, flush: Estimate, steps: int) -> Estimate:
-  """The estimate of one step of which each `steps`-th is followed by a flush."""
-
-  def spread(name: str) -> float:
-    return float(getattr(step, name) + getattr(flush, name) / steps)
-
-  known = step.milliseconds is not None and flush.milliseconds is not None
-  return dataclasses.replace(
-    step,
-    bytes_accessed=spread('bytes_accessed'),
-    flops=spread('flops'),
-    megacycles=spread('megacycles'),
-    milliseconds=spread('milliseconds') if known else None,
-    flush_milliseconds=flush.milliseconds / steps if flush.milliseconds else None,
-    temp_bytes=max(step.temp_bytes, flush.temp_bytes),
-    loops=step.loops + flush.loops,
-  )
-
-
-def cache_lengths(limit: int) -> dict[int, float]:
-  """The cache lengths a candidate of `limit` tokens passes, and their shares."""
-  lengths = [min(FIRST_CACHE_LENGTH, limit)]
-  while lengths[-1] < limit:
-    lengths.append(min(2 * lengths[-1], limit))
-  starts = [0, *lengths[:-1]]
-  return {
-    end: (end - start) / limit for start, end in zip(starts, lengths, strict=True)
-  }
-
-
-def mean_milliseconds(steps: Mapping[int, Estimate], limit: int) -> float | None:
-  """Mean step over a candidate of `limit` tokens; None if a step is unknown."""
-  total = 0.0
-  for length, share in cache_lengths(limit).items():
-    milliseconds = steps[length].milliseconds
-    if milliseconds is None:
-      return None
-    total += share * milliseconds
-  return total
 
 
 def libtpu_reason() -> str | None:
@@ -222,12 +119,12 @@ def _in_bfloat16(tree: Any) -> Any:
 
 def _compile(
   step: Callable[..., Any], args: Sequence[Any], rows: int, cache: int = 1
-) -> Estimate:
+) -> tpu_estimates.Estimate:
   """Compiles a step whose argument number `cache` is written in place."""
   compiled = jax.jit(step, donate_argnums=cache).lower(*args).compile()
   cost: Any = compiled.cost_analysis() or {}
   text = compiled.as_text() or ''
-  return read_estimate(cost, compiled.memory_analysis(), text, rows)
+  return tpu_estimates.read_estimate(cost, compiled.memory_analysis(), text, rows)
 
 
 def model_config(size: str, num_layers: int | None = None) -> t5.T5Config:
@@ -258,7 +155,7 @@ def compile_ours(
   samples: int,
   source_length: int,
   cache_length: int,
-) -> Estimate:
+) -> tpu_estimates.Estimate:
   """Compiles `T5.decode_step` and a draw for `sources` per chip.
 
   `samples=1` with a source for every candidate is the replicated variant.
@@ -313,7 +210,7 @@ def compile_ours(
   if config.cache_layout != 'rows_last':
     return estimate
   flush = _compile(rows_last.flush, (cache,), sources * samples, cache=0)
-  return with_flush(estimate, flush, rows_last.RECENT)
+  return tpu_estimates.with_flush(estimate, flush, rows_last.RECENT)
 
 
 def _unflushed(
@@ -357,7 +254,7 @@ def compile_t5x(
   samples: int,
   source_length: int,
   cache_length: int,
-) -> Estimate:
+) -> tpu_estimates.Estimate:
   """Compiles T5X's step and `jax.random.categorical`, which it draws with."""
   names = {field.name for field in dataclasses.fields(network.T5Config)}
   fields = {k: v for k, v in dataclasses.asdict(config).items() if k in names}
@@ -416,8 +313,8 @@ def out_of_memory(error: Exception) -> bool:
 
 
 def fit(
-  compile_for: Callable[[int], Estimate], sources: int
-) -> tuple[int, Estimate] | None:
+  compile_for: Callable[[int], tpu_estimates.Estimate], sources: int
+) -> tuple[int, tpu_estimates.Estimate] | None:
   """The estimate for `sources`, or for the first half, quarter, ... that fits."""
   while sources:
     try:
@@ -429,106 +326,12 @@ def fit(
   return None
 
 
-def _number(value: float | None, form: str) -> str:
-  return 'unknown' if value is None or math.isnan(value) else format(value, form)
-
-
-def _bound(mark: str, text: str) -> str:
-  return text if text == 'unknown' else mark + text
-
-
-def ratio(ours: Mapping[str, Any], theirs: Mapping[str, Any] | None) -> float | None:
-  """Tokens a second of one result over another's; None where unknown."""
-  if theirs is None or not theirs['tokens_per_s'] or not ours['tokens_per_s']:
-    return None
-  return float(ours['tokens_per_s'] / theirs['tokens_per_s'])
-
-
-def cycles_ratio(
-  ours: Mapping[str, Any], theirs: Mapping[str, Any] | None
-) -> float | None:
-  """As `ratio`, by cycles for a candidate's token; None where unknown."""
-  if theirs is None or not theirs['megacycles'] or not ours['megacycles']:
-    return None
-  ours_each = ours['megacycles'] / ours['rows']
-  return float(theirs['megacycles'] / theirs['rows'] / ours_each)
-
-
-def table(results: Sequence[Mapping[str, Any]]) -> str:
-  """A Markdown table of the results of one chip; '>' marks a lower bound."""
-  head = (
-    'size | N | variant | sources | cache | GB accessed | TFLOP | arguments GB | '
-    'temp GB | ms | of it flush | tokens/s | times T5X | Mcycles | times T5X by cycles'
-  )
-  lines = [f'| {head} |', '|' + '---|' * (head.count('|') + 1)]
-  for row in results:
-    least, most = ('>', '<') if row['loops'] else ('', '')
-    cells = [
-      row['size'],
-      str(row['samples']),
-      row['variant'],
-      str(row['sources']),
-      row['cache'],
-      _number(row['bytes_accessed'] / 1e9, '.2f'),
-      _number(row['flops'] / 1e12, '.2f'),
-      _number(row['argument_bytes'] / 1e9, '.2f'),
-      _number(row['temp_bytes'] / 1e9, '.2f'),
-      _bound(least, _number(row['milliseconds'], '.2f')),
-      _number(row['flush_milliseconds'], '.2f'),
-      _bound(most, _number(row['tokens_per_s'], ',.0f')),
-      _bound(most, _number(row['times_t5x'], '.2f')),
-      _bound(least, _number(row['megacycles'], '.1f')),
-      _bound(most, _number(row['times_t5x_by_cycles'], '.2f')),
-    ]
-    lines.append(f'| {" | ".join(cells)} |')
-  return '\n'.join(lines)
-
-
-def _rows_of(
-  variant: str,
-  steps: Mapping[int, Estimate],
-  limit: int,
-  common: Mapping[str, Any],
-) -> list[dict[str, Any]]:
-  """The result at the full cache, and the mean over the lengths it grows through."""
-  full = steps[limit]
-  rows = [
-    {
-      **common,
-      'variant': variant,
-      'cache': str(limit),
-      **dataclasses.asdict(full),
-      'tokens_per_s': full.tokens_per_s,
-    }
-  ]
-  if len(steps) > 1:
-    mean = mean_milliseconds(steps, limit)
-    shares = cache_lengths(limit)
-    averages = {
-      name: sum(shares[length] * getattr(steps[length], name) for length in shares)
-      for name in ('bytes_accessed', 'flops', 'megacycles')
-    }
-    flushes = [shares[n] * (steps[n].flush_milliseconds or 0.0) for n in shares]
-    rows.append(
-      {
-        **rows[0],
-        **averages,
-        'cache': f'mean of {", ".join(map(str, shares))}',
-        'milliseconds': mean,
-        'flush_milliseconds': None if mean is None else sum(flushes),
-        'tokens_per_s': None if mean is None else 1e3 * full.rows / mean,
-      }
-    )
-  return rows
-
-
 def compare(
   chip: str, size: str, samples: int, args: argparse.Namespace, network: Any | None
 ) -> list[dict[str, Any]]:
   """Results of all variants for one chip, size and N."""
   mesh = topology_mesh(chip)
   config = model_config(size, args.layers)
-  lengths = list(cache_lengths(args.length))
   results: list[dict[str, Any]] = []
   rival = None
   for variant in args.variants:
@@ -536,10 +339,8 @@ def compare(
       continue
     started = time.monotonic()
 
-    def compile_for(
-      sources: int, length: int = args.length, variant: str = variant
-    ) -> Estimate:
-      sizes = {'source_length': args.length, 'cache_length': length}
+    def compile_for(sources: int, variant: str = variant) -> tpu_estimates.Estimate:
+      sizes = {'source_length': args.length, 'cache_length': args.length}
       if variant == 't5x':
         return compile_t5x(
           mesh, network, config, sources=sources, samples=samples, **sizes
@@ -556,18 +357,21 @@ def compare(
     if fitted is None:
       print(f'{chip} {size} N={samples} {variant}: not even one source fits')
       continue
-    sources, full = fitted
-    steps = {args.length: full}
-    if variant in ('grouped', 'rows_last'):
-      steps |= {length: compile_for(sources, length) for length in lengths[:-1]}
-    common = {'chip': chip, 'size': size, 'samples': samples, 'sources': sources}
-    rows = _rows_of(variant, steps, args.length, common)
+    sources, found = fitted
+    row = {
+      'chip': chip,
+      'size': size,
+      'samples': samples,
+      'sources': sources,
+      'variant': variant,
+      **dataclasses.asdict(found),
+      'tokens_per_s': found.tokens_per_s,
+    }
     if variant == 't5x':
-      rival = rows[0]
-    for row in rows:
-      row['times_t5x'] = ratio(row, rival)
-      row['times_t5x_by_cycles'] = cycles_ratio(row, rival)
-    results += rows
+      rival = row
+    row['times_t5x'] = tpu_estimates.ratio(row, rival)
+    row['times_t5x_by_cycles'] = tpu_estimates.cycles_ratio(row, rival)
+    results.append(row)
     seconds = time.monotonic() - started
     print(f'{chip} {size} N={samples} {variant}: compiled in {seconds:.0f} s')
   return results
@@ -606,7 +410,9 @@ def main(argv: Sequence[str] | None = None) -> int:
           with args.json.open('a') as file:
             for row in found:
               file.write(json.dumps({'kind': 'estimate', **row}) + '\n')
-    print(f'\n{TOPOLOGIES[chip]}, estimates, per chip:\n{table(results)}\n')
+    print(
+      f'\n{TOPOLOGIES[chip]}, estimates, per chip:\n{tpu_estimates.table(results)}\n'
+    )
   return 0
 
 

@@ -5,7 +5,7 @@ import types
 import jax
 import pytest
 
-from benchmarks import tpu_step
+from benchmarks import tpu_estimates, tpu_step
 from rest_jax.models import t5
 
 MEMORY = types.SimpleNamespace(
@@ -18,18 +18,19 @@ MEMORY = types.SimpleNamespace(
 LOOP = '  %while.3 = (s32[], /*index=5*/s32[5]) while(%tuple.52), body=%wide.while_body'
 
 
-def estimate(seconds: float, text: str = '', rows: int = 2048) -> tpu_step.Estimate:
+def estimate(
+  seconds: float, text: str = '', rows: int = 2048
+) -> tpu_estimates.Estimate:
   cost = {'optimal_seconds': seconds, 'bytes accessed': 5e9, 'flops': 2e12}
-  return tpu_step.read_estimate(cost, MEMORY, text, rows)
+  return tpu_estimates.read_estimate(cost, MEMORY, text, rows)
 
 
-def result(found: tpu_step.Estimate, **changes: object) -> dict[str, object]:
+def result(found: tpu_estimates.Estimate, **changes: object) -> dict[str, object]:
   return {
     'size': 'base',
     'samples': 64,
     'variant': 'grouped',
     'sources': 32,
-    'cache': '64',
     'times_t5x': 2.0,
     'times_t5x_by_cycles': 3.0,
     'rows': found.rows,
@@ -73,8 +74,8 @@ def test_cycles_of_the_entry_are_summed():
 def test_ratio_by_cycles_is_for_each_row():
   ours = result(estimate(1e-3, rows=10), megacycles=2.0)
   theirs = result(estimate(1e-3, rows=20), megacycles=16.0)
-  assert tpu_step.cycles_ratio(ours, theirs) == pytest.approx(4.0)
-  assert tpu_step.cycles_ratio(result(estimate(1e-3)), theirs) is None
+  assert tpu_estimates.cycles_ratio(ours, theirs) == pytest.approx(4.0)
+  assert tpu_estimates.cycles_ratio(result(estimate(1e-3)), theirs) is None
 
 
 def test_loops_are_counted():
@@ -82,39 +83,22 @@ def test_loops_are_counted():
   assert estimate(1e-3, body + LOOP + '\n' + LOOP).loops == 2
 
 
-@pytest.mark.parametrize(
-  ('limit', 'shares'),
-  [
-    (64, {16: 0.25, 32: 0.25, 64: 0.5}),
-    (40, {16: 0.4, 32: 0.4, 40: 0.2}),
-    (10, {10: 1.0}),
-  ],
-)
-def test_cache_lengths(limit: int, shares: dict[int, float]):
-  assert tpu_step.cache_lengths(limit) == pytest.approx(shares)
-
-
-def test_mean_is_weighted_by_the_tokens_spent_at_each_length():
-  steps = {16: estimate(1e-3), 32: estimate(2e-3), 64: estimate(4e-3)}
-  assert tpu_step.mean_milliseconds(steps, 64) == pytest.approx(2.75)
-  steps[32] = estimate(-1.0)
-  assert tpu_step.mean_milliseconds(steps, 64) is None
-
-
 def test_a_step_bears_its_part_of_a_flush():
-  found = tpu_step.with_flush(estimate(4e-3), estimate(2e-3), 8)
+  found = tpu_estimates.with_flush(estimate(4e-3), estimate(2e-3), 8)
   assert found.milliseconds == pytest.approx(4.25)  # 6 if it were flushed each time
   assert found.flush_milliseconds == pytest.approx(0.25)
   assert found.bytes_accessed == pytest.approx(5.625e9)
   assert found.temp_bytes == 70  # one after the other, in the same memory
-  assert tpu_step.with_flush(estimate(4e-3), estimate(-1.0), 8).milliseconds is None
+  assert (
+    tpu_estimates.with_flush(estimate(4e-3), estimate(-1.0), 8).milliseconds is None
+  )
 
 
 def test_ratio():
   fast, slow = result(estimate(1e-3)), result(estimate(4e-3))
-  assert tpu_step.ratio(fast, slow) == pytest.approx(4.0)
-  assert tpu_step.ratio(fast, None) is None
-  assert tpu_step.ratio(fast, result(estimate(-1.0))) is None
+  assert tpu_estimates.ratio(fast, slow) == pytest.approx(4.0)
+  assert tpu_estimates.ratio(fast, None) is None
+  assert tpu_estimates.ratio(fast, result(estimate(-1.0))) is None
 
 
 def test_table_marks_bounds_and_unknowns():
@@ -125,7 +109,7 @@ def test_table_marks_bounds_and_unknowns():
       estimate(-1.0, LOOP), megacycles=1.5, times_t5x=None, times_t5x_by_cycles=None
     ),
   ]
-  head, rule, plain, bound, unknown = tpu_step.table(rows).splitlines()
+  head, rule, plain, bound, unknown = tpu_estimates.table(rows).splitlines()
   assert head.count('|') == rule.count('|') == plain.count('|') == bound.count('|')
   assert plain.endswith('| 4.00 | 0.00 | 512,000 | 2.00 | 1.5 | 3.00 |')
   assert bound.endswith('| >4.00 | 0.00 | <512,000 | <2.00 | >1.5 | <3.00 |')
@@ -135,7 +119,7 @@ def test_table_marks_bounds_and_unknowns():
 def test_sources_are_halved_until_they_fit():
   asked = []
 
-  def compile_for(sources: int) -> tpu_step.Estimate:
+  def compile_for(sources: int) -> tpu_estimates.Estimate:
     asked.append(sources)
     if sources > 8:
       raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: 20 GB of 16 GB hbm')
@@ -148,14 +132,14 @@ def test_sources_are_halved_until_they_fit():
 
 
 def test_nothing_fits():
-  def compile_for(sources: int) -> tpu_step.Estimate:
+  def compile_for(sources: int) -> tpu_estimates.Estimate:
     raise jax.errors.JaxRuntimeError('Ran out of memory in memory space hbm')
 
   assert tpu_step.fit(compile_for, 4) is None
 
 
 def test_other_errors_of_the_compiler_are_not_hidden():
-  def compile_for(sources: int) -> tpu_step.Estimate:
+  def compile_for(sources: int) -> tpu_estimates.Estimate:
     raise jax.errors.JaxRuntimeError('INTERNAL: something else')
 
   with pytest.raises(jax.errors.JaxRuntimeError, match='something else'):
