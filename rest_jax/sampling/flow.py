@@ -18,6 +18,9 @@ LANES_PER_TURN = 16
 # At the end, when nothing waits, lanes are given up by this factor as they empty:
 # the last long candidates shall not be decoded at the full width.
 NARROWING = 4
+# Not below so many: each width is compiled for, and a step of fewer rows than this
+# hardly takes less time, since it reads the same parameters.
+FEWEST_LANES = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +126,7 @@ class Flow:
     by_shard = self._owners.reshape(self._shards, -1)
     kept = by_shard.shape[1] // NARROWING
     owned = by_shard != None  # noqa: E711, elementwise
-    if kept < 1 or owned.sum(axis=1).max() > kept:
+    if kept * self._shards < FEWEST_LANES or owned.sum(axis=1).max() > kept:
       return None
     # Those that are owned come first, in their order.
     keep = np.argsort(~owned, axis=1, kind='stable')[:, :kept].astype(np.int32)

@@ -89,7 +89,7 @@ def test_same_samples_however_the_work_is_cut():
   assert len({t for group in samples for t in group}) > 30  # they do differ
   for settings in (
     {'batch_size': 1},
-    {'batch_size': 8},  # more lanes than sources, and given up at the end
+    {'batch_size': 64},  # more lanes than sources, and given up at the end
     {'share': 4},  # three and three
     {'slots': 2, 'share': 2},  # two rows for a source, and a last turn of half
   ):
