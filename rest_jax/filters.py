@@ -310,18 +310,49 @@ class TopK(_Identity):
     return mask & (rank < self.k)
 
 
+@dataclasses.dataclass(frozen=True)
+class SourceExtremes(_Identity):
+  """Keeps both ends of every source: what preference losses take their pairs from.
+
+  keep = R above the p-th percentile of its source, or -R above that of -R
+
+  so that a rising p leaves pairs that are further apart. Percentiles and ties are
+  those of SourcePercentile: a source whose candidates are all equal is emptied.
+
+  Raises:
+    ValueError: p is not inside [50, 100).
+  """
+
+  p: float
+
+  def __post_init__(self) -> None:
+    if not 50 <= self.p < 100:
+      raise ValueError(
+        f'SourceExtremes(p={self.p}): p must lie in [50, 100); 75 keeps the best and '
+        'the worst quarter of each source. KeepAll keeps all.'
+      )
+
+  def __call__(self, rewards: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """keep = mask and R in the upper or the lower tail of the row."""
+    upper = SourcePercentile(self.p)
+    rewards, mask = _checked(rewards, mask)
+    return upper(rewards, mask) | upper(-rewards, mask)
+
+
 @dataclasses.dataclass
 class FilterReport:
   """What a filter kept, accumulated batch by batch.
 
-  A source counts when it has a candidate; rows of padding do not. `tokens` and
-  `kept_tokens` stay 0 when no token counts are given.
+  A source counts when it has a candidate; rows of padding do not. `most_kept` is the
+  largest number of candidates kept of one source. `tokens` and `kept_tokens` stay 0
+  when no token counts are given.
   """
 
   candidates: int = 0
   kept_candidates: int = 0
   sources: int = 0
   kept_sources: int = 0
+  most_kept: int = 0
   tokens: int = 0
   kept_tokens: int = 0
   first_emptied: list[str] = dataclasses.field(default_factory=list)
@@ -359,6 +390,7 @@ class FilterReport:
     self.kept_candidates += int(keep.sum())
     self.sources += int(present.sum())
     self.kept_sources += int(left.sum())
+    self.most_kept = max(self.most_kept, int(keep.sum(axis=1).max(initial=0)))
     if num_tokens is not None:
       num_tokens = np.asarray(num_tokens)
       if num_tokens.shape != mask.shape:
@@ -390,6 +422,7 @@ class FilterReport:
       'kept_fraction': self.kept_fraction,
       'sources': self.sources,
       'kept_sources': self.kept_sources,
+      'most_kept': self.most_kept,
       'emptied_sources': self.emptied_sources,
       'first_emptied': list(self.first_emptied),
       'tokens': self.tokens,

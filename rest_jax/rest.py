@@ -32,6 +32,8 @@ def rest(
   filter_fn: Callable[[float], Any] = filters.GlobalThreshold,
   ingest_sources: Stage | None = None,
   read_ratings: Stage | None = None,
+  train_value: Stage | None = None,
+  learner: Stage | None = None,
   best_of_n: Stage | None = None,
 ) -> artifact.Artifact:
   """Runs ReST and returns the report.
@@ -40,10 +42,14 @@ def rest(
     run: the MODEL_DIR in use, on its mesh.
     ingest, ..., report: the stages, with their own parameters bound.
     sample_to_rate, rate: how candidates come to ratings for the reward model.
-    thresholds: for each Grow step the rising thresholds of its Improve steps.
+    thresholds: for each Grow step the rising thresholds of its Improve steps. A row
+      without any grows and scores alone.
     filter_fn: makes the filter F(x, y; τ) of a threshold.
     read_ratings: reads a file of ratings, in place of sample_to_rate and rate.
     ingest_sources: reads source-only text for Grow, x ~ p(x); None grows on D.
+    train_value: fits a value model to each Grow, for the losses that need one.
+    learner: makes the policy that every Improve starts from: `supervise` itself as in
+      ReST-EM, or an untrained one. None starts from the policy before it.
     best_of_n: how BC and the last policy do by the best of N samples; None skips it.
 
   Returns:
@@ -64,6 +70,7 @@ def rest(
     ratings = rate(run, samples=rated)
   reward_model = train_reward(run, policy=bc, samples=rated, ratings=ratings)
 
+  start = learner and learner(run, corpus=corpus)
   policies = [(0, 0, bc)]
   grown: list[report_stage.Grown] = []
   for g, grow_thresholds in enumerate(thresholds, start=1):
@@ -84,6 +91,9 @@ def rest(
       normaliser_from=grown[0].rewards if grown else None,
     )
     grown.append(report_stage.Grown(g, samples, rewards))
+    value_model = train_value and train_value(
+      run, name=f'value_{g}', policy=bc, samples=samples, rewards=rewards
+    )
     previous_threshold = None
     for i, threshold in enumerate(grow_thresholds, start=1):
       # Improve: minimise E_{D_g}[F(x, y; τ_i) · L(x, y; θ)], τ_i rising.
@@ -91,11 +101,13 @@ def rest(
         run,
         name=f'improve_{g}_{i}',
         corpus=corpus,
-        policy=policy,
+        policy=start or policy,
         samples=samples,
         rewards=rewards,
         reward_model=reward_model,
         first_rewards=grown[0].rewards,
+        reference=bc,
+        value_model=value_model,
         grow_step=g,
         improve_step=i,
         threshold=threshold,
@@ -135,13 +147,13 @@ def rest(
 def check_thresholds(thresholds: Sequence[Sequence[float]]) -> None:
   """Raises ValueError where the thresholds cannot be right, before any work.
 
-  Each Grow needs at least one Improve, and each Improve a higher threshold than
-  the one before it; whether they suit the rewards is checked when those are known.
+  There is at least one Grow, and each Improve has a higher threshold than the one
+  before it; whether they suit the rewards is checked when those are known.
   """
-  if not thresholds or not all(len(row) for row in thresholds):
+  if not thresholds:
     raise ValueError(
-      f'thresholds={thresholds!r} must hold one row for each Grow step with at least '
-      'one threshold in it, such as ((0.7, 0.8, 0.9), (0.8, 0.9))'
+      f'thresholds={thresholds!r} must hold one row for each Grow step, such as '
+      '((0.7, 0.8, 0.9), (0.8, 0.9)); ((),) grows once and improves nothing'
     )
   for row in thresholds:
     if any(b <= a for a, b in itertools.pairwise(row)):

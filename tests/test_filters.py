@@ -319,6 +319,19 @@ def test_a_batch_without_candidates_or_rows():
       assert not fn(rewards, mask).any()
 
 
+def test_extremes_keep_both_ends_by_hand():
+  rewards = np.array([[5, 1, 4, 2, 3, 99], [7, 7, 7, 0, 0, 0]], np.float32)
+  mask = np.array([[1, 1, 1, 1, 1, 0], [1, 1, 1, 0, 0, 0]], bool)
+  # The 75th percentile of 1..5 is 4: strictly above it is 5, strictly below 2 is 1.
+  expected = np.array([[1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]], bool)
+  np.testing.assert_array_equal(filters.SourceExtremes(75)(rewards, mask), expected)
+  # At the median all but the median itself.
+  kept = filters.SourceExtremes(50)(rewards, mask)
+  np.testing.assert_array_equal(kept[0], [1, 1, 1, 1, 0, 0])
+  with pytest.raises(ValueError, match=r'p must lie in \[50, 100\)'):
+    filters.SourceExtremes(40)
+
+
 def test_report_counts_by_hand():
   report = filters.FilterReport()
   mask = np.array([[1, 1, 0], [1, 1, 1], [0, 0, 0]], bool)
@@ -332,6 +345,7 @@ def test_report_counts_by_hand():
     'kept_fraction': 2 / 7,
     'sources': 3,
     'kept_sources': 2,
+    'most_kept': 1,
     'emptied_sources': 1,
     'first_emptied': ['b'],
     'tokens': 26,

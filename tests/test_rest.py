@@ -189,8 +189,7 @@ def test_a_mode_that_the_run_has_no_stage_for_says_so(tmp_path):
   [
     (((0.8, 0.7),), r'must rise .* \(0.7, 0.8\) would work'),
     (((0.7, 0.7),), r'must rise .* \(0.7,\) would work'),
-    ((), 'at least one threshold'),
-    (((0.7,), ()), 'at least one threshold'),
+    ((), 'one row for each Grow'),
   ],
 )
 def test_thresholds_that_cannot_be_right_are_refused_before_any_work(thresholds, told):

@@ -90,6 +90,7 @@ def fit(
   objective: objectives.Objective,
   optimiser: Any,
   batch_fn: Callable[[int], Mapping[str, np.ndarray]],
+  frozen: Mapping[str, policies.Model] | None = None,
   settings: FitSettings,
   warm_start: Callable[[Any], Any] | None = None,
   evaluate: Callable[[Any], Mapping[str, float]],
@@ -105,14 +106,17 @@ def fit(
     module, config: what to train.
     objective, optimiser: of `training`.
     batch_fn: step -> batch.
+    frozen: the models that the objective needs, by name; on the run's mesh.
     settings: how long and how carefully.
     warm_start: initial parameters -> those to start from; None keeps them.
     evaluate: parameters -> values by name.
     eval_metric, mode: which of the values chooses the best, 'max' or 'min'.
   """
   transformation = _transformation(optimiser)
+  frozen = frozen or {}
   train_step = _train_step(
     config,
+    tuple((name, frozen[name].config) for name in sorted(frozen)),
     cast(Hashable, objective),
     optimiser,
     run.mesh,
@@ -145,6 +149,7 @@ def fit(
       state=state,
       train_step=train_step,
       batch_fn=batch_fn,
+      frozen={name: model.params for name, model in frozen.items()},
       num_steps=settings.num_steps,
       work_dir=work.scratch,
       seed=settings.seed,
@@ -185,6 +190,7 @@ def _transformation(optimiser: Any) -> Any:
 @functools.cache
 def _train_step(
   config: t5.T5Config,
+  frozen: tuple[tuple[str, t5.T5Config], ...],
   objective: Any,
   optimiser: Any,
   mesh: jax.sharding.Mesh,
@@ -193,7 +199,7 @@ def _train_step(
 ) -> step_lib.TrainStep:
   """One step object for equal settings: all Improve steps share its programs."""
   return step_lib.make_train_step(
-    objective.loss_fn(config),
+    objective.loss_fn(config, dict(frozen)) if frozen else objective.loss_fn(config),
     _transformation(optimiser),
     mesh=mesh,
     rules=rules,

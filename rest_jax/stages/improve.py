@@ -5,7 +5,7 @@ from typing import Any
 
 from rest_jax import filters
 from rest_jax.data import buckets
-from rest_jax.models import t5
+from rest_jax.models import heads, t5
 from rest_jax.sampling import draws
 from rest_jax.sampling import sampler as sampler_lib
 from rest_jax.stages import artifact, fitting, improve_data, policies
@@ -26,13 +26,15 @@ def improve(
   rewards: artifact.Artifact,
   reward_model: artifact.Artifact,
   first_rewards: artifact.Artifact,
+  reference: artifact.Artifact | None = None,
+  value_model: artifact.Artifact | None = None,
   grow_step: int,
   improve_step: int,
   threshold: float,
   filter_fn: Callable[[float], filters.Filter] = filters.GlobalThreshold,
   previous_threshold: float | None = None,
   optimiser: Any,
-  objective: Any = objectives.BehaviouralCloning(),
+  objective: objectives.PolicyObjective = objectives.BehaviouralCloning(),
   learning_rate_decay: float = 0.5,
   num_steps: int,
   batch_size: int,
@@ -67,12 +69,16 @@ def improve(
     samples, rewards: D_g and its scores.
     reward_model: scores the held-out samples.
     first_rewards: the first Grow's scores, which hold the normaliser.
+    reference: BC, for the objectives that need a reference policy.
+    value_model: of `train_value` on these samples and rewards, for those that need
+      values.
     grow_step, improve_step: g and i.
     threshold: τ_i; 0.0 keeps all of D_g (the paper's row I=0).
     filter_fn: makes the filter of a threshold; the original data pass through it
       like the samples.
     previous_threshold: τ_{i-1} in the same Grow, or None.
-    optimiser, objective: of `training`.
+    optimiser: of `training.optimiser`.
+    objective: of `training`: L(x, y; θ), see `objectives.PolicyObjective`.
     learning_rate_decay: factor from one Improve to the next.
     num_steps, batch_size: training steps, and rows in each.
     samples_per_row: kept candidates of one source in a row; more spill over.
@@ -89,9 +95,12 @@ def improve(
     sampler: how held-out sampling is cut; changes no sample.
 
   Raises:
-    ValueError: a global threshold that breaks Algorithm 1's rules, or a filter
-      that keeps nothing.
+    ValueError: a global threshold that breaks Algorithm 1's rules, a filter that
+      keeps nothing, an objective that needs a model which is not there, or rows too
+      narrow for one that compares candidates.
   """
+  models = {objectives.REFERENCE: reference, objectives.VALUE: value_model}
+  needed = {need: _needed(need, models[need], objective) for need in objective.needs}
   keep = filters.KeepAll() if threshold == 0.0 else filter_fn(threshold)
   params = {
     'grow_step': grow_step,
@@ -120,6 +129,12 @@ def improve(
 
   def build(work: artifact.Work) -> None:
     report = improve_data.check_and_count(keep, samples, rewards, previous_threshold)
+    if objective.whole_groups and report['most_kept'] > samples_per_row:
+      raise ValueError(
+        f'{name}: {objective.name} compares the candidates of a source, of which the '
+        f'filter keeps up to {report["most_kept"]}, but a row holds samples_per_row='
+        f'{samples_per_row}: raise improve.improve.samples_per_row to that'
+      )
     progress_lib.say(
       f'{name}: threshold {threshold:g} keeps {report["kept_candidates"]:,} of '
       f'{report["candidates"]:,} candidates, of {report["kept_sources"]:,} of '
@@ -153,6 +168,7 @@ def improve(
       seed=seed,
       start_step=loop.resume_step(work.scratch) or 0,
     )
+    modules = {objectives.REFERENCE: t5.T5, objectives.VALUE: heads.ScalarHeadT5}
     fitted = fitting.fit(
       work,
       run,
@@ -160,7 +176,11 @@ def improve(
       config=start.config,
       objective=objective,
       optimiser=optimiser,
-      batch_fn=batch_fn,
+      batch_fn=lambda step: objective.features(batch_fn(step), done=step / num_steps),
+      frozen={
+        need: policies.load_model(model.path, modules[need], run)
+        for need, model in needed.items()
+      },
       settings=fitting.FitSettings(
         num_steps=num_steps,
         eval_period_steps=eval_period_steps,
@@ -170,15 +190,15 @@ def improve(
         seed=seed,
         learning_rate_scale=learning_rate_decay ** (improve_step - 1),
       ),
-      warm_start=lambda _: start.params,
-      evaluate=lambda p: held_out.mean_reward(p, start.config),
+      warm_start=lambda _: objective.start(start.params),
+      evaluate=lambda p: held_out.mean_reward(objective.policy(p), start.config),
       eval_metric='reward',
       mode='max',
     )
     policies.save_model(
       work.path,
       config=start.config,
-      params=fitted.best_params,
+      params=objective.policy(fitted.best_params),
       vocabulary=policy.path / policies.VOCABULARY_FILE,
       step=start.step + fitted.best_step,
     )
@@ -191,6 +211,7 @@ def improve(
     'rewards': rewards,
     'reward_model': reward_model if scorer is None else None,
     'first_rewards': first_rewards,
+    **needed,
   }
   return run.stage(
     'improve',
@@ -201,3 +222,22 @@ def improve(
     build=build,
     size={'steps at most': num_steps, 'threshold': threshold},
   )
+
+
+def _needed(
+  need: str,
+  model: artifact.Artifact | None,
+  objective: objectives.PolicyObjective,
+) -> artifact.Artifact:
+  """The artifact of a model that an objective needs.
+
+  Raises:
+    ValueError: there is none.
+  """
+  if model is None:
+    remedy = {
+      objectives.REFERENCE: 'pass the BC policy as reference',
+      objectives.VALUE: 'bind the stage that trains it, as gin_configs/value.gin does',
+    }[need]
+    raise ValueError(f'{objective.name} needs a {need}, and there is none: {remedy}')
+  return model

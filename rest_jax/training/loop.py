@@ -115,6 +115,7 @@ def fit(
   state: step_lib.TrainState,
   train_step: step_lib.TrainStep,
   batch_fn: Callable[[int], Mapping[str, np.ndarray]],
+  frozen: Mapping[str, Any] | None = None,
   num_steps: int,
   work_dir: paths.PathLike,
   seed: int,
@@ -144,6 +145,7 @@ def fit(
     train_step: of `step.make_train_step`.
     batch_fn: step (0 is the first) -> this host's rows. It is called in another
       thread, once for each step, in order.
+    frozen: parameters of other models that the loss reads, by name.
     num_steps: value of `state.step` at the end.
     work_dir: holds `checkpoints/`.
     seed: of dropout.
@@ -182,7 +184,7 @@ def fit(
   files = checkpoints_lib.TrainingCheckpoints(
     paths.as_path(work_dir) / CHECKPOINTS_DIR, keep=keep
   )
-  fitting = _Fitting(state, files, settings, events, progress)
+  fitting = _Fitting(state, frozen, files, settings, events, progress)
   try:
     fitting.resume(best_is_kept=evaluate is not None)
 
@@ -254,12 +256,13 @@ class _Fitting:
   def __init__(
     self,
     state: step_lib.TrainState,
+    frozen: Mapping[str, Any] | None,
     files: checkpoints_lib.TrainingCheckpoints,
     settings: dict[str, Any],
     events: events_lib.EventWriter | None,
     progress: Callable[..., None] | None,
   ):
-    self.state = state
+    self.state, self._frozen = state, frozen
     self.step = int(state.step)
     self.record = _Record()
     self._best_params: Any = None
@@ -303,7 +306,7 @@ class _Fitting:
     """Dispatches one step, then does what the step before left to do."""
     if len(self._in_flight) >= MAX_STEPS_IN_FLIGHT:
       self._in_flight.popleft().block_until_ready()
-    self.state, metrics = train_step(self.state, batch, rng)
+    self.state, metrics = train_step(self.state, batch, rng, self._frozen)
     self._in_flight.append(metrics['loss'])
     due, self._due = self._due, []
     for action in due:  # on steps before this one, which the device is now at

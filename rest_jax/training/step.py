@@ -26,7 +26,11 @@ Sums = tuple[jax.Array, jax.Array, dict[str, tuple[jax.Array, jax.Array]]]
 
 
 class LossFn(Protocol):
-  """What a step trains on; all sums are over the rows that it is given."""
+  """What a step trains on; all sums are over the rows that it is given.
+
+  Beside a batch's features it finds the frozen parameters that the step was given,
+  under their names.
+  """
 
   def __call__(self, params: Any, batch: Batch, rng: jax.Array) -> Sums:
     """Returns (loss_sum, weight_sum, {name: (sum, weight)}), each [] float32.
@@ -160,11 +164,12 @@ def abstract_state(
 
 
 class TrainStep:
-  """A compiled step: `state, metrics = train_step(state, batch, rng)`.
+  """A compiled step: `state, metrics = train_step(state, batch, rng, frozen)`.
 
-  The state that is passed in is consumed (its buffers become the new one's).
-  `metrics` are [] float32 on the device. It is compiled for the shardings of the
-  first state it sees and the shapes of each batch.
+  The state that is passed in is consumed (its buffers become the new one's); the
+  frozen parameters of other models, {name: tree}, are not, and are not cut into
+  microbatches. `metrics` are [] float32 on the device. It is compiled for the
+  shardings of the first state it sees and the shapes of each batch.
   """
 
   def __init__(
@@ -185,14 +190,16 @@ class TrainStep:
     return self._jitted
 
   def __call__(
-    self, state: TrainState, batch: Batch, rng: jax.Array
+    self, state: TrainState, batch: Batch, rng: jax.Array, frozen: Batch | None = None
   ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One update. `rng` is the same key in every step; the step is folded in."""
-    return self._compiled_for(state)(state, batch, rng)
+    return self._compiled_for(state)(state, batch, rng, frozen or {})
 
-  def lower(self, state: TrainState, batch: Batch, rng: jax.Array) -> Any:
+  def lower(
+    self, state: TrainState, batch: Batch, rng: jax.Array, frozen: Batch | None = None
+  ) -> Any:
     """As `jax.jit(...).lower`, for shapes: `abstract_state` and alike batches."""
-    return self._compiled_for(state).lower(state, batch, rng)
+    return self._compiled_for(state).lower(state, batch, rng, frozen or {})
 
   def put_batch(self, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
     """Puts this host's rows of a batch on the mesh."""
@@ -248,10 +255,12 @@ def make_train_step(
   if num_microbatches < 1:
     raise ValueError(f'num_microbatches={num_microbatches} must be at least 1')
 
-  def grad_fn(params: Any, batch: Batch, rng: jax.Array) -> tuple[Any, Any]:
+  def grad_fn(
+    params: Any, batch: Batch, rng: jax.Array, frozen: Batch
+  ) -> tuple[Any, Any]:
     def total(params: Any) -> tuple[jax.Array, Any]:
       with mesh_lib.sharding_context(mesh, rules):
-        loss_sum, weight_sum, metrics = loss_fn(params, batch, rng)
+        loss_sum, weight_sum, metrics = loss_fn(params, {**batch, **frozen}, rng)
       _check_sums(loss_sum, weight_sum, metrics)
       sums = (loss_sum, weight_sum, metrics)
       return loss_sum, jax.tree.map(jnp.float32, sums)
@@ -259,29 +268,32 @@ def make_train_step(
     grads, sums = jax.grad(total, has_aux=True)(params)
     return grads, sums
 
-  def accumulate(params: Any, batch: Batch, rng: jax.Array) -> tuple[Any, Any]:
+  def accumulate(
+    params: Any, batch: Batch, rng: jax.Array, frozen: Batch
+  ) -> tuple[Any, Any]:
     if num_microbatches == 1:
-      return grad_fn(params, batch, jax.random.fold_in(rng, 0))
+      return grad_fn(params, batch, jax.random.fold_in(rng, 0), frozen)
     scalars = {name: x for name, x in batch.items() if jnp.ndim(x) == 0}
     rows = {name: x for name, x in batch.items() if jnp.ndim(x) > 0}
     parts = {name: _split(name, x, num_microbatches, mesh) for name, x in rows.items()}
 
     def add(carry: Any, part: tuple[Any, jax.Array]) -> tuple[Any, None]:
       batch, index = part
-      found = grad_fn(params, {**scalars, **batch}, jax.random.fold_in(rng, index))
+      key = jax.random.fold_in(rng, index)
+      found = grad_fn(params, {**scalars, **batch}, key, frozen)
       return jax.tree.map(jnp.add, carry, found), None
 
     first = jax.tree.map(lambda x: x[0], parts)
-    shapes = jax.eval_shape(grad_fn, params, {**scalars, **first}, rng)
+    shapes = jax.eval_shape(grad_fn, params, {**scalars, **first}, rng, frozen)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     indices = jnp.arange(num_microbatches)
     return jax.lax.scan(add, zeros, (parts, indices))[0]
 
   def step_fn(
-    state: TrainState, batch: Batch, rng: jax.Array
+    state: TrainState, batch: Batch, rng: jax.Array, frozen: Batch
   ) -> tuple[TrainState, dict[str, jax.Array]]:
     rng = jax.random.fold_in(rng, state.step)
-    grads, (loss_sum, weight_sum, sums) = accumulate(state.params, batch, rng)
+    grads, (loss_sum, weight_sum, sums) = accumulate(state.params, batch, rng, frozen)
     empty = weight_sum == 0.0
     divisor = jnp.where(empty, 1.0, weight_sum)
     grads = jax.tree.map(lambda g: _unless(empty, g / divisor.astype(g.dtype)), grads)
