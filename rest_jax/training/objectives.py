@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rest_jax.losses import behavioural_cloning, regression
-from rest_jax.models import reward, t5
+from rest_jax.losses import behavioural_cloning
+from rest_jax.models import t5
 from rest_jax.training import step as step_lib
 
 # Names of frozen models: as `needs` lists them, and as a loss finds their parameters.
@@ -199,29 +199,5 @@ class WeightedSum(PolicyObjective):
         metrics[f'loss_{part.name.lower()}'] = (loss_sum, weight_sum)
         metrics |= {f'{part.name.lower()}_{k}': v for k, v in found.items()}
       return total, rows, metrics
-
-    return loss
-
-
-@dataclasses.dataclass(frozen=True)
-class Regression:
-  """Squared error between the head's value and the standardised rating."""
-
-  name: ClassVar[str] = 'regression'
-
-  def loss_fn(self, config: t5.T5Config) -> step_lib.LossFn:
-    """Features used: the tokens, decoder_loss_weights, keep, ratings."""
-
-    def loss(
-      params: Any, batch: Mapping[str, jax.Array], rng: jax.Array
-    ) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
-      predictions = reward.predict(
-        params,
-        batch,
-        config=config,
-        dropout_rng=rng if config.dropout_rate > 0 else None,
-      )
-      sums = regression.regression_loss(predictions, batch['ratings'], batch['keep'])
-      return sums.loss_sum, sums.weight_sum, {}
 
     return loss

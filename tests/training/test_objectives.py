@@ -50,33 +50,13 @@ def test_cloning_sums_the_negative_log_likelihood_of_what_is_kept():
   assert [float(value) for value in metrics['accuracy']] == [right, kept]
 
 
-def test_regression_sums_the_squared_errors_of_what_is_kept():
-  batch, params = _batch(), test_reward.make_params()
-  predictions = np.asarray(test_reward.PREDICT(params, batch, config=CONFIG))
-  errors = [
-    predictions[row, slot] - batch['ratings'][row, slot]
-    for row, slot in np.argwhere(KEEP)
-  ]
-  loss_sum, weight_sum, _ = _loss(
-    params, batch, jax.random.key(0), objective=objectives.Regression()
-  )
-  assert float(loss_sum) == pytest.approx(sum(e**2 for e in errors), rel=1e-5)
-  assert float(weight_sum) == KEEP.sum()
-
-
-@pytest.mark.parametrize(
-  ('objective', 'params'),
-  [
-    (objectives.BehaviouralCloning(), _policy),
-    (objectives.Regression(), test_reward.make_params),
-  ],
-)
-def test_dropout_follows_the_key_and_is_off_at_rate_0(objective, params):
-  batch, losses = _batch(), {}
+def test_dropout_follows_the_key_and_is_off_at_rate_0():
+  batch, losses, params = _batch(), {}, _policy()
+  objective = objectives.BehaviouralCloning()
   for config in (CONFIG, DROPOUT):
     losses[config.dropout_rate] = [
       float(
-        _loss(params(), batch, jax.random.key(k), objective=objective, config=config)[0]
+        _loss(params, batch, jax.random.key(k), objective=objective, config=config)[0]
       )
       for k in (0, 0, 1)
     ]
@@ -88,5 +68,4 @@ def test_dropout_follows_the_key_and_is_off_at_rate_0(objective, params):
 def test_objectives_of_equal_settings_are_equal():
   # Improve steps share their compiled programs by this.
   assert objectives.BehaviouralCloning(0.1) == objectives.BehaviouralCloning(0.1)
-  assert hash(objectives.Regression()) == hash(objectives.Regression())
   assert objectives.BehaviouralCloning(0.1) != objectives.BehaviouralCloning()
