@@ -121,6 +121,25 @@ def predict(
   return _combine(heads.read_last(scalars, lengths), sums, lengths, likelihood)
 
 
+def rescale(
+  params: Mapping[str, Any], *, factor: float, shift: float
+) -> dict[str, Any]:
+  """Parameters that predict factor * p + shift where those given predict p.
+
+  Exact but for rounding: the head and the weight of the likelihood are the last steps
+  of `predict`. An empty slot predicts 0 with both.
+  """
+  head, likelihood = params['head'], params['likelihood']
+  return {
+    **params,
+    'head': {
+      'kernel': head['kernel'] * jnp.float32(factor),
+      'bias': head['bias'] * jnp.float32(factor) + jnp.float32(shift),
+    },
+    'likelihood': {'weight': likelihood['weight'] * jnp.float32(factor)},
+  }
+
+
 def predict_trees(
   params: Any,
   encoded: jax.Array,  # [batch, source_length, embed]

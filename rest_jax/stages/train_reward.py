@@ -1,28 +1,21 @@
 """Train the reward model: a scalar head on the policy, fitted to ratings."""
 
 import dataclasses
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rest_jax import paths
-from rest_jax.data import batches, buckets, group_store, reward_store, shards
+from rest_jax.data import buckets
 from rest_jax.models import heads, reward, t5
 from rest_jax.rewards import agreement, learned
 from rest_jax.stages import artifact, fitting, policies, score
-from rest_jax.training import objectives
+from rest_jax.stages import rated as rated_lib
+from rest_jax.training import reward_objectives
 
 VERSION = 1
 RANK_AGREEMENT = 'rank_agreement'
-
-
-class Rated(NamedTuple):
-  """Groups and the ratings of their candidates."""
-
-  groups: list[group_store.Group]
-  ratings: list[np.ndarray]  # each [samples] float32
 
 
 def train_reward(
@@ -30,10 +23,11 @@ def train_reward(
   *,
   name: str = 'reward_model',
   policy: artifact.Artifact,
-  samples: artifact.Artifact,
-  ratings: artifact.Artifact,
+  samples: artifact.Artifact | Sequence[artifact.Artifact],
+  ratings: artifact.Artifact | Sequence[artifact.Artifact],
+  reward_model: artifact.Artifact | None = None,
   optimiser: Any,
-  objective: Any = objectives.Regression(),
+  objective: Any = reward_objectives.Regression(),
   num_steps: int,
   batch_size: int,
   task_feature_lengths: Mapping[str, int],
@@ -45,27 +39,36 @@ def train_reward(
   checkpoint_period_steps: int = 1000,
   seed: int = 0,
 ) -> artifact.Artifact:
-  """Fits a reward model to rated candidates, started from a policy.
+  """Fits a reward model to rated candidates, started from a policy or another one.
 
   A source's candidates share one encoding. Sources are held out whole; the best
   parameters are those with the highest mean of two Spearman correlations, over all
   held-out pairs and inside groups: a global threshold chooses by the first, a
-  filter inside groups lives on the second.
+  filter inside groups lives on the second. Where no held-out source has two
+  candidates the first counts alone.
 
   Args:
     run: the MODEL_DIR in use.
     name: of the artifact.
     policy: gives the shape, the start and the vocabulary.
-    samples: the group set of rated candidates.
-    ratings: their ratings, on any scale.
-    optimiser, objective: of `training`.
+    samples: the group set of rated candidates, or several, old and new together.
+    ratings: their ratings, on any scale, but all on one; as many sets as `samples`.
+    reward_model: an earlier one of the same shape to go on from, head included. At
+      the start it gives the rewards that it gave, whatever the ratings' new scale.
+    optimiser, objective: of `training`, the latter of `reward_objectives`.
     num_steps, batch_size: training steps, and sources in each.
     task_feature_lengths: T5X's {'inputs': ..., 'targets': ...}, in tokens.
     eval_period_steps, patience: as in supervise.
-    held_out_fraction: of the sources, for evaluation.
+    held_out_fraction: of the sources, for evaluation; not used where a rated set
+      brings held-out ones along (`read_ratings`).
     max_samples: candidates of one source in a batch row.
     num_microbatches, checkpoint_period_steps, seed: as in supervise.
+
+  Raises:
+    ValueError: an argument out of range, ratings without what the objective learns
+      from, or an earlier model of another vocabulary.
   """
+  sets = _rated_sets(samples, ratings)
   if not 0 < held_out_fraction < 1:
     raise ValueError(f'held_out_fraction={held_out_fraction} must be between 0 and 1')
   source_length, target_length = buckets.feature_lengths(task_feature_lengths)
@@ -83,22 +86,25 @@ def train_reward(
   }
 
   def build(work: artifact.Work) -> None:
-    start = policies.load_model(policy.path, t5.T5, run)
-    rated, held_out = split_rated(samples.path, ratings.path, held_out_fraction, seed)
-    scale = learned.RatingScale.fit(np.concatenate(rated.ratings))
-    _write(work.scratch / 'rated', rated)
-    data = batches.GroupBatches(
+    start = _start(run, policy, reward_model)
+    rated, held_out = rated_lib.load(sets, held_out_fraction, seed)
+    examples = sum(objective.num_examples(one.ratings, one.judgements) for one in rated)
+    if not examples:
+      raise ValueError(
+        f'{objective.name} finds nothing to learn from in the ratings of '
+        f'{len(rated):,} sources, such as two candidates of one source of which one is '
+        'preferred: choose another objective of training.reward_objectives, or pairs'
+      )
+    scale = learned.RatingScale.fit(np.concatenate([one.ratings for one in rated]))
+    data = rated_lib.RatedBatches(
       work.scratch / 'rated',
-      reward_dir=work.scratch / 'rated',
+      rated,
+      scale,
       batch=batch_size,
       samples=max_samples,
       buckets=buckets.training_buckets(task_feature_lengths),
       seed=seed,
     )
-
-    def batch_fn(step: int) -> dict[str, np.ndarray]:
-      batch = data.batch(step)
-      return batch | {'ratings': scale.standardise(batch['rewards'])}
 
     def evaluate(reward_params: Any) -> dict[str, float]:
       scorer = learned.LearnedReward(
@@ -110,10 +116,11 @@ def train_reward(
         source_length=source_length,
         target_length=target_length,
       )
-      found = agreement.agreement(scorer(held_out.groups), held_out.ratings)
+      found = agreement.agreement(
+        scorer([one.group for one in held_out]), [one.ratings for one in held_out]
+      )
       values = {k: np.nan if v is None else v for k, v in found.to_dict().items()}
-      both = (values['spearman'] + values['spearman_in_groups']) / 2
-      return values | {RANK_AGREEMENT: both}
+      return values | {RANK_AGREEMENT: _rank_agreement(found)}
 
     fitted = fitting.fit(
       work,
@@ -122,7 +129,7 @@ def train_reward(
       config=start.config,
       objective=objective,
       optimiser=optimiser,
-      batch_fn=batch_fn,
+      batch_fn=data.batch,
       settings=fitting.FitSettings(
         num_steps=num_steps,
         eval_period_steps=eval_period_steps,
@@ -131,7 +138,7 @@ def train_reward(
         checkpoint_period_steps=checkpoint_period_steps,
         seed=seed,
       ),
-      warm_start=lambda initial: heads.warm_start(initial, start.params),
+      warm_start=lambda initial: start.params(initial, scale),
       evaluate=evaluate,
       eval_metric=RANK_AGREEMENT,
       mode='max',
@@ -146,64 +153,83 @@ def train_reward(
     paths.write_json_atomic(work.path / score.SCALE_FILE, dataclasses.asdict(scale))
     work.results.update(
       fitted.results(),
-      held_out=fitted.best_evaluation,
-      train_sources=len(rated.groups),
-      held_out_sources=len(held_out.groups),
+      held_out={
+        key: value if np.isfinite(value) else None
+        for key, value in fitted.best_evaluation.items()
+      },
+      train_sources=len(rated),
+      held_out_sources=len(held_out),
+      train_examples=examples,
     )
+
+  inputs = {'policy': policy, 'reward_model': reward_model}
+  for number, one in enumerate(sets, start=1):
+    suffix = f'_{number}' if number > 1 else ''
+    inputs |= {f'samples{suffix}': one.samples, f'ratings{suffix}': one.ratings}
 
   return run.stage(
     'train_reward',
     name=name,
     version=VERSION,
     params=params,
-    inputs={'policy': policy, 'samples': samples, 'ratings': ratings},
+    inputs=inputs,
     build=build,
     size={'steps': num_steps},
   )
 
 
-def split_rated(
-  group_dir: paths.PathLike,
-  reward_dir: paths.PathLike,
-  held_out_fraction: float,
-  seed: int,
-) -> tuple[Rated, Rated]:
-  """Splits rated groups by source into those to train on and those held out.
+def _rank_agreement(found: agreement.Agreement) -> float:
+  """What the best parameters are chosen by, see `train_reward`."""
+  overall = np.nan if found.spearman is None else found.spearman
+  inside = found.spearman_in_groups
+  return overall if inside is None else (overall + inside) / 2
 
-  A source's side depends on (seed, source id) alone, so ratings that are added
-  later move no source from one side to the other.
-  """
-  rated, held_out = Rated([], []), Rated([], [])
-  for group_path, reward_path in reward_store.paired_shards(group_dir, reward_dir):
-    groups = group_store.read_groups(group_path)
-    rewards = reward_store.read_rewards(reward_path)
-    reward_store.check_join(
-      group_path,
-      reward_path,
-      [group.source_id for group in groups],
-      np.array([group.num_candidates for group in groups]),
-      rewards,
+
+class _Start(NamedTuple):
+  """What training starts from."""
+
+  config: t5.T5Config
+  params: Callable[[Any, learned.RatingScale], Any]  # initial parameters, scale -> all
+
+
+def _start(
+  run: artifact.Run,
+  policy: artifact.Artifact,
+  reward_model: artifact.Artifact | None,
+) -> _Start:
+  """The policy under a fresh head, or an earlier reward model whole."""
+  if reward_model is None:
+    model = policies.load_model(policy.path, t5.T5, run)
+    return _Start(
+      model.config, lambda initial, scale: heads.warm_start(initial, model.params)
     )
-    for group, ratings in zip(groups, rewards.rewards, strict=True):
-      digest = hashlib.blake2b(f'{seed}/{group.source_id}'.encode(), digest_size=8)
-      share = int.from_bytes(digest.digest(), 'little') / 2**64
-      side = held_out if share < held_out_fraction else rated
-      side.groups.append(group)
-      side.ratings.append(ratings)
-  if not rated.groups or not held_out.groups:
+  files = [one.path / policies.VOCABULARY_FILE for one in (policy, reward_model)]
+  if files[0].read_bytes() != files[1].read_bytes():
     raise ValueError(
-      f'of {len(rated.groups) + len(held_out.groups)} rated sources '
-      f'{len(held_out.groups)} are held out (held_out_fraction={held_out_fraction}): '
-      'both sides need some; rate more sources'
+      f'{reward_model.name} has another vocabulary than {policy.name}: go on from a '
+      'reward model that was made with the same corpus'
     )
-  return rated, held_out
-
-
-def _write(directory: paths.PathLike, rated: Rated) -> None:
-  """Writes rated groups as a group set and a reward set in one directory."""
-  group_store.write_group_set(directory, rated.groups)
-  reward_store.write_rewards(
-    shards.shard_path(directory, 0, 1, reward_store.KIND),
-    [group.source_id for group in rated.groups],
-    rated.ratings,
+  earlier = policies.load_model(reward_model.path, reward.RewardT5, run)
+  old = learned.RatingScale(**paths.read_json(reward_model.path / score.SCALE_FILE))
+  return _Start(
+    earlier.config,
+    lambda initial, scale: reward.rescale(
+      earlier.params,
+      factor=old.stddev / scale.stddev,
+      shift=(old.mean - scale.mean) / scale.stddev,
+    ),
   )
+
+
+def _rated_sets(samples: Any, ratings: Any) -> list[rated_lib.RatedSet]:
+  """Pairs what may be one artifact or several."""
+  groups, rewards = (
+    [given] if isinstance(given, artifact.Artifact) else list(given)
+    for given in (samples, ratings)
+  )
+  if len(groups) != len(rewards) or not groups:
+    raise ValueError(
+      f'{len(groups)} samples and {len(rewards)} ratings: give one set of ratings for '
+      'each set of samples, at least one'
+    )
+  return [rated_lib.RatedSet(*pair) for pair in zip(groups, rewards, strict=True)]

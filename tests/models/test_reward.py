@@ -150,3 +150,13 @@ def test_every_part_of_the_reward_is_trained():
   found = gradients(params)
   for path, leaf in jax.tree_util.tree_leaves_with_path(found):
     assert np.isfinite(leaf).all() and np.any(leaf != 0), path
+
+
+def test_rescaled_parameters_predict_the_rewards_on_another_scale():
+  params, batch = make_params(), make_batch()
+  expected = 2.5 * PREDICT(params, batch, config=CONFIG) - 0.75
+  other = reward.rescale(params, factor=2.5, shift=-0.75)
+  actual = PREDICT(other, batch, config=CONFIG)
+  filled = batch['decoder_loss_weights'].any(axis=-1)
+  np.testing.assert_allclose(actual[filled], expected[filled], rtol=1e-5, atol=1e-6)
+  assert actual[1, 2] == 0  # the empty slot
