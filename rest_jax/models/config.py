@@ -19,7 +19,12 @@ _POSITIVE_INTEGERS = (
   'relative_attention_num_buckets',
   'relative_attention_max_distance',
 )
-_BOOLEANS = ('logits_via_embedding', 'scan_layers', 'remat')
+_BOOLEANS = (
+  'logits_via_embedding',
+  'relative_bias_per_layer',
+  'scan_layers',
+  'remat',
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +53,8 @@ class T5Config:
     relative_attention_num_buckets: buckets of the relative position bias.
     relative_attention_max_distance: distance in tokens from which on all
       positions share the last bucket.
+    relative_bias_per_layer: whether every layer has a relative position bias of its
+      own, as in umT5, instead of one for its stack.
     scan_layers: whether the layers of a stack are one layer with stacked
       parameters (axis 1), compiled once.
     remat: whether a layer's activations are computed again in the backward
@@ -72,6 +79,7 @@ class T5Config:
   scan_layers: bool = False
   remat: bool = False
   cache_layout: str = 'rows_first'
+  relative_bias_per_layer: bool = False
 
   def __post_init__(self) -> None:
     # Gin and JSON bring lists; a tuple keeps the instance hashable.
@@ -146,6 +154,17 @@ class T5Config:
   def joined_dim(self) -> int:
     """Width of all heads side by side, num_heads * head_dim."""
     return self.num_heads * self.head_dim
+
+  def identity(self) -> dict[str, Any]:
+    """The fields that name this shape in a fingerprint.
+
+    `relative_bias_per_layer` counts where it is on: shapes from before there was
+    such a field keep their fingerprints.
+    """
+    fields = self.to_dict()
+    if not self.relative_bias_per_layer:
+      del fields['relative_bias_per_layer']
+    return fields
 
   def to_dict(self) -> dict[str, Any]:
     """Returns the fields as JSON values (tuples become lists)."""

@@ -58,7 +58,7 @@ def relative_position_buckets(
 
 
 class RelativePositionBias(nn.Module):
-  """One learned bias per head and bucket, shared by all layers of a stack.
+  """One learned bias per head and bucket, of a whole stack or of one layer.
 
   Attributes:
     num_heads: rows of the table `rel_embedding` [heads, buckets].

@@ -36,7 +36,7 @@ class Step(NamedTuple):
   """What the layers share in one step."""
 
   positions: jax.Array  # [batch, samples] int32, where each row writes
-  bias: jax.Array  # [batch, samples, heads, length] float32, the mask included
+  bias: jax.Array  # [batch, samples, heads or 1, length] float32, mask included
 
 
 def init_cache(config: T5Config, batch: int, samples: int, length: int) -> Cache:
@@ -82,15 +82,22 @@ def map_batch(
 def begin_step(
   cache: Cache,
   positions: jax.Array,  # [batch, samples] int32
-  relative_bias: relative_positions.RelativePositionBias,
 ) -> tuple[Step, Cache]:
   """What the layers of a step share, and what each has of its own."""
   key_positions = jnp.arange(cache_length(cache), dtype=jnp.int32)
   visible = key_positions[None, None] <= positions[..., None]  # [batch, samples, keys]
+  return Step(positions, layers.mask_bias(visible)[:, :, None]), cache
+
+
+def add_relative_bias(
+  step: Step, relative_bias: relative_positions.RelativePositionBias
+) -> Step:
+  """Adds what a query's distance from each key gives, for all layers or for one."""
+  key_positions = jnp.arange(step.bias.shape[-1], dtype=jnp.int32)
+  bias = relative_bias(step.positions.reshape(-1), key_positions)
   # [heads, rows, keys] -> [batch, samples, heads, keys]
-  bias = relative_bias(positions.reshape(-1), key_positions)
-  bias = jnp.moveaxis(bias.reshape(-1, *visible.shape), 0, 2)
-  return Step(positions, bias + layers.mask_bias(visible)[:, :, None]), cache
+  bias = bias.reshape(-1, *step.positions.shape, len(key_positions))
+  return step._replace(bias=jnp.moveaxis(bias, 0, 2) + step.bias)
 
 
 def end_step(step: Step, written: Cache) -> Cache:

@@ -53,8 +53,9 @@ class Cache(NamedTuple):
 class Step(NamedTuple):
   """What the layers share in one step."""
 
-  past_bias: jax.Array  # [length, heads, rows] float32, the mask included
-  recent_bias: jax.Array  # [RECENT, heads, rows] float32, the mask included
+  positions: jax.Array  # [rows] int32, of the queries
+  past_bias: jax.Array  # [length, heads or 1, rows] float32, the mask included
+  recent_bias: jax.Array  # [RECENT, heads or 1, rows] float32, the mask included
   recent_positions: jax.Array  # [RECENT, rows] int32, after the write
   num_past: jax.Array  # [rows] int32
   clock: jax.Array  # [] int32, the slot of this step
@@ -140,7 +141,6 @@ def map_batch(
 def begin_step(
   cache: Cache,
   positions: jax.Array,  # [batch, samples] int32
-  relative_bias: relative_positions.RelativePositionBias,
 ) -> tuple[Step, Any]:
   """What the layers of a step share, and what each has of its own."""
   at = positions.reshape(-1)  # [rows]
@@ -150,14 +150,26 @@ def begin_step(
   past = jnp.arange(cache_length(cache), dtype=jnp.int32)[:, None]  # [length, 1]
   past_mask = layers.mask_bias(past < num_past[None])  # [length, rows]
   step = Step(
-    past_bias=relative_bias.of_rows(at, past) + past_mask[:, None],
-    recent_bias=relative_bias.of_rows(at, recent)
-    + layers.mask_bias(recent >= 0)[:, None],
+    positions=at,
+    past_bias=past_mask[:, None],
+    recent_bias=layers.mask_bias(recent >= 0)[:, None],
     recent_positions=recent,
     num_past=num_past,
     clock=cache.clock,
   )
   return step, cache.layers
+
+
+def add_relative_bias(
+  step: Step, relative_bias: relative_positions.RelativePositionBias
+) -> Step:
+  """Adds what a query's distance from each key gives, for all layers or for one."""
+  past = jnp.arange(len(step.past_bias), dtype=jnp.int32)[:, None]  # [length, 1]
+  of_rows = relative_bias.of_rows
+  return step._replace(
+    past_bias=of_rows(step.positions, past) + step.past_bias,
+    recent_bias=of_rows(step.positions, step.recent_positions) + step.recent_bias,
+  )
 
 
 def end_step(step: Step, written: Any) -> Cache:

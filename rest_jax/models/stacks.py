@@ -50,6 +50,24 @@ def _relative_bias(
   )
 
 
+def _shared_bias(
+  config: T5Config, *, bidirectional: bool
+) -> relative_positions.RelativePositionBias | None:
+  """The bias that the layers of a stack share; None where each has its own."""
+  if config.relative_bias_per_layer:
+    return None
+  return _relative_bias(config, bidirectional=bidirectional)
+
+
+def _own_bias(
+  config: T5Config, *, bidirectional: bool
+) -> relative_positions.RelativePositionBias | None:
+  """A layer's own bias; None where it is the stack's."""
+  if not config.relative_bias_per_layer:
+    return None
+  return _relative_bias(config, bidirectional=bidirectional)
+
+
 def _run_layers(
   layer_fn: LayerFn,
   modules: nn.Module | Sequence[nn.Module],
@@ -103,6 +121,7 @@ class EncoderLayer(nn.Module):
   def setup(self) -> None:
     """Makes the sub-modules."""
     config = self.config
+    self.relpos_bias = _own_bias(config, bidirectional=True)
     self.pre_attention_layer_norm = layers.RootMeanSquareNorm(config.dtype)
     self.attention = _attention(config)
     self.pre_mlp_layer_norm = layers.RootMeanSquareNorm(config.dtype)
@@ -112,12 +131,15 @@ class EncoderLayer(nn.Module):
   def __call__(
     self,
     x: jax.Array,  # [batch, source_length, embed]
-    bias: jax.Array,  # [batch, heads, source_length, source_length]
+    bias: jax.Array,  # [batch, heads or 1, source_length or 1, source_length]
     *,
     enable_dropout: bool = False,
   ) -> jax.Array:  # [batch, source_length, embed]
-    """Runs the layer."""
+    """Runs the layer; adds its own relative position bias where it has one."""
     x = layers.constrain_stream(x, 'embed')
+    if self.relpos_bias is not None:
+      positions = jnp.arange(x.shape[1], dtype=jnp.int32)
+      bias = self.relpos_bias(positions, positions)[None] + bias
     y = self.pre_attention_layer_norm(x)
     keys, values = self.attention.keys_values(y)
     y = self.attention.attend(y, keys, values, bias, enable_dropout=enable_dropout)
@@ -135,7 +157,7 @@ class Encoder(nn.Module):
   def setup(self) -> None:
     """Makes the sub-modules."""
     config = self.config
-    self.relpos_bias = _relative_bias(config, bidirectional=True)
+    self.relpos_bias = _shared_bias(config, bidirectional=True)
     if config.scan_layers:
       self.encoder = EncoderLayer(config)
     else:
@@ -154,12 +176,11 @@ class Encoder(nn.Module):
     """Encodes embedded sources."""
     config = self.config
     x = self.embedding_dropout(x, deterministic=not enable_dropout)
-    positions = jnp.arange(x.shape[1], dtype=jnp.int32)
-    # [1, heads, source, source] + [batch, 1, 1, source]
-    bias = (
-      self.relpos_bias(positions, positions)[None]
-      + layers.mask_bias(mask)[:, None, None, :]
-    )
+    bias = layers.mask_bias(mask)[:, None, None, :]
+    if self.relpos_bias is not None:
+      positions = jnp.arange(x.shape[1], dtype=jnp.int32)
+      # [1, heads, source, source] + [batch, 1, 1, source]
+      bias = self.relpos_bias(positions, positions)[None] + bias
 
     def layer_fn(
       layer: EncoderLayer, x: jax.Array, _: None, bias: jax.Array
@@ -181,6 +202,7 @@ class DecoderLayer(nn.Module):
   def setup(self) -> None:
     """Makes the sub-modules."""
     config = self.config
+    self.relpos_bias = _own_bias(config, bidirectional=False)
     self.pre_self_attention_layer_norm = layers.RootMeanSquareNorm(config.dtype)
     self.self_attention = _attention(config)
     self.pre_cross_attention_layer_norm = layers.RootMeanSquareNorm(config.dtype)
@@ -199,25 +221,34 @@ class DecoderLayer(nn.Module):
     self,
     x: jax.Array,  # [batch, samples, length, embed]
     cross: KeysValues,  # [batch, heads, source_length, head_dim] each
-    self_bias: jax.Array | None,  # [..., heads, length, keys], causality included
+    self_bias: jax.Array | None,  # [..., heads or 1, length, keys], the mask included
     cross_bias: jax.Array,  # [batch, 1, 1, source_length]
     *,
+    positions: jax.Array | None = None,  # [..., length] int32, of whole targets
     cache: Any = None,  # the layer's past, of a single step
     step: Any = None,  # what the layers share in it, from `begin_step`
     layer: jax.Array | None = None,  # [] int32, row of a stacked cache
     enable_dropout: bool = False,
   ) -> tuple[jax.Array, Any]:  # the stream, and the written cache
-    """Runs the layer on whole targets, or on one step given a cache."""
+    """Runs the layer on whole targets, or on one step given a cache.
+
+    Adds the layer's own relative position bias where it has one.
+    """
     x = layers.constrain_stream(x, 'embed')
     y = self.pre_self_attention_layer_norm(x)
     keys, values = self.self_attention.keys_values(y)
     if cache is not None:
       query = self.self_attention.queries(y)
-      attend = caches.layout(self.config).attend
-      mixed, cache = attend(query, keys, values, cache, step, layer)
+      layout = caches.layout(self.config)
+      if self.relpos_bias is not None:
+        step = layout.add_relative_bias(step, self.relpos_bias)
+      mixed, cache = layout.attend(query, keys, values, cache, step, layer)
       y = self.self_attention.joined(mixed)
     else:
       assert self_bias is not None
+      if self.relpos_bias is not None:
+        assert positions is not None
+        self_bias = self.relpos_bias(positions, positions) + self_bias
       y = self.self_attention.attend(
         y, keys, values, self_bias, enable_dropout=enable_dropout
       )
@@ -249,7 +280,7 @@ class Decoder(nn.Module):
   def setup(self) -> None:
     """Makes the sub-modules."""
     config = self.config
-    self.relpos_bias = _relative_bias(config, bidirectional=False)
+    self.relpos_bias = _shared_bias(config, bidirectional=False)
     if config.scan_layers:
       self.decoder = DecoderLayer(config)
     else:
@@ -298,10 +329,11 @@ class Decoder(nn.Module):
     if positions is None or visible is None:
       positions = jnp.arange(x.shape[2], dtype=jnp.int32)
       causal = positions[None, :] <= positions[:, None]  # [query, key]
-      bias = self.relpos_bias(positions, positions) + layers.mask_bias(causal)[None]
-    else:  # [batch, samples, heads, length, keys]
-      bias = self.relpos_bias(positions, positions)
-      bias = bias + layers.mask_bias(visible)[:, :, None]
+      bias = layers.mask_bias(causal)[None]
+    else:  # [batch, samples, 1, length, keys]
+      bias = layers.mask_bias(visible)[:, :, None]
+    if self.relpos_bias is not None:  # 1 becomes heads
+      bias = self.relpos_bias(positions, positions) + bias
     cross_bias = layers.mask_bias(mask)[:, None, None, :]
 
     def layer_fn(
@@ -311,13 +343,21 @@ class Decoder(nn.Module):
       encoded: jax.Array,
       bias: jax.Array,
       cross_bias: jax.Array,
+      positions: jax.Array,
     ) -> tuple[jax.Array, None]:
       # Projected here, inside the layer, so that rematerialisation covers it.
       cross = layer.cross_keys_values(encoded)
-      y, _cache = layer(x, cross, bias, cross_bias, enable_dropout=enable_dropout)
+      y, _cache = layer(
+        x,
+        cross,
+        bias,
+        cross_bias,
+        positions=positions,
+        enable_dropout=enable_dropout,
+      )
       return y, None
 
-    x, _ = self._run(layer_fn, x, None, (encoded, bias, cross_bias))
+    x, _ = self._run(layer_fn, x, None, (encoded, bias, cross_bias, positions))
     return self.output_dropout(self.decoder_norm(x), deterministic=not enable_dropout)
 
   def step(
@@ -331,7 +371,9 @@ class Decoder(nn.Module):
     """One position of every row, each at its own, attending to its cached past."""
     config = self.config
     layout = caches.layout(config)
-    step, past = layout.begin_step(cache, positions, self.relpos_bias)
+    step, past = layout.begin_step(cache, positions)
+    if self.relpos_bias is not None:
+      step = layout.add_relative_bias(step, self.relpos_bias)
     shared = (step, layers.mask_bias(mask)[:, None, None, :])
 
     if not config.scan_layers:

@@ -152,3 +152,11 @@ def test_a_bad_value_is_named(field, value):
   good = t5.T5Config(vocab_size=40)
   with pytest.raises(ValueError, match=rf'T5Config\.{field}'):
     dataclasses.replace(good, **{field: value})
+
+
+def test_a_later_field_that_is_off_leaves_fingerprints_as_they_were():
+  config = t5.T5Config(vocab_size=40)
+  assert 'relative_bias_per_layer' not in config.identity()
+  assert set(config.to_dict()) - set(config.identity()) == {'relative_bias_per_layer'}
+  own = dataclasses.replace(config, relative_bias_per_layer=True)
+  assert own.identity()['relative_bias_per_layer'] is True

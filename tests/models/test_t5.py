@@ -31,6 +31,11 @@ DEEP = dataclasses.replace(CONFIG, num_encoder_layers=2, num_decoder_layers=3)
 SCANNED = dataclasses.replace(CONFIG, scan_layers=True)
 ROWS_LAST = dataclasses.replace(CONFIG, cache_layout='rows_last')
 SCANNED_ROWS_LAST = dataclasses.replace(SCANNED, cache_layout='rows_last')
+# A relative position bias in every layer, as in umT5.
+PER_LAYER = dataclasses.replace(CONFIG, relative_bias_per_layer=True)
+PER_LAYER_ROWS_LAST = dataclasses.replace(
+  SCANNED_ROWS_LAST, relative_bias_per_layer=True
+)
 # Compiles in half the time.
 QUICK = {'compiler_options': {'xla_backend_optimization_level': 0}}
 BATCH, SAMPLES, SOURCE, LENGTH = 3, 4, 7, 6
@@ -132,8 +137,19 @@ def test_logits_equal_hugging_face(name):
     (SCANNED, (2, 9)),
     (ROWS_LAST, (4, 20)),  # 'rows_last' flushes within
     (SCANNED_ROWS_LAST, (4, 20)),
+    (PER_LAYER, (2, 9)),
+    (PER_LAYER_ROWS_LAST, (4, 20)),
   ],
-  ids=['exact', 'grown', '1.0', 'scan', 'rows last', 'rows last, scan'],
+  ids=[
+    'exact',
+    'grown',
+    '1.0',
+    'scan',
+    'rows last',
+    'rows last, scan',
+    'bias per layer',
+    'bias per layer, rows last, scan',
+  ],
 )
 def test_cached_decoding_equals_teacher_forcing(config, cache_lengths):
   source, target = make_tokens(min(cache_lengths[-1], 2 * rows_last.RECENT + 3))
@@ -198,8 +214,8 @@ def test_slots_that_are_not_on_the_path_are_not_read():
 
 @pytest.mark.parametrize(
   'config',
-  [CONFIG, SCANNED, ROWS_LAST, SCANNED_ROWS_LAST],
-  ids=['loop', 'scan', 'rows last', 'rows last, scan'],
+  [CONFIG, SCANNED, ROWS_LAST, SCANNED_ROWS_LAST, PER_LAYER],
+  ids=['loop', 'scan', 'rows last', 'rows last, scan', 'bias per layer'],
 )
 def test_rows_stand_at_positions_of_their_own_and_may_go_back(config):
   source, target = make_tokens(12)
@@ -519,6 +535,21 @@ def test_parameter_names_and_shapes_are_t5x_minimal_t5():
   assert kernel.shape == (16, 2, 24)
   scale = scanned['decoder']['decoder']['pre_mlp_layer_norm']['scale']
   assert scale.shape == (16, 3)
+
+
+def test_a_bias_per_layer_lies_in_the_layers():
+  shapes = t5.parameter_shapes(PER_LAYER)
+  assert (
+    'relpos_bias' not in shapes['decoder'] and 'relpos_bias' not in shapes['encoder']
+  )
+  for side, layer in (('encoder', 'layers_0'), ('decoder', 'layers_1')):
+    assert shapes[side][layer]['relpos_bias']['rel_embedding'].shape == (3, 32)
+  scanned = t5.parameter_shapes(PER_LAYER_ROWS_LAST)
+  assert scanned['decoder']['decoder']['relpos_bias']['rel_embedding'].shape == (
+    3,
+    2,
+    32,
+  )
 
 
 @pytest.mark.parametrize('scan', [False, True])

@@ -62,7 +62,11 @@ def make_rows(length=24):
   return inputs, targets, weights
 
 
-@pytest.mark.parametrize('config', [test_t5.CONFIG, SCANNED], ids=['loop', 'scan'])
+@pytest.mark.parametrize(
+  'config',
+  [test_t5.CONFIG, SCANNED, test_t5.PER_LAYER],
+  ids=['loop', 'scan', 'bias per layer'],
+)
 def test_logits_of_a_tree_are_those_of_the_padded_rows(config):
   params = test_t5.make_params(config)
   inputs, _, weights = make_rows()
