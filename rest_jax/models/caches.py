@@ -25,7 +25,7 @@ _LAYOUTS: dict[str, types.ModuleType] = {
 
 
 def layout(config: T5Config) -> types.ModuleType:
-  """The module of the config's layout: `begin_step`, `add_relative_bias`, `attend`, ...."""
+  """The module of the config's layout, which a step of the decoder calls."""
   return _LAYOUTS[config.cache_layout]
 
 
