@@ -22,6 +22,7 @@ INSTALL_REQUIRES = [
   'jax>=0.10',
   'jinja2>=3.1',
   'matplotlib>=3.9',
+  'ml-dtypes>=0.4',
   'numpy>=2.0',
   'optax>=0.2.8',
   'orbax-checkpoint>=0.12.8',
@@ -32,6 +33,7 @@ INSTALL_REQUIRES = [
   'scipy>=1.14',
   'sentencepiece>=0.2',
   'tensorboardX>=2.6',
+  'tensorstore>=0.1.70',
 ]
 
 EXTRAS_REQUIRE = {

@@ -44,8 +44,14 @@ def seqio_vocabulary(path: paths.PathLike | None) -> Any:
 
   if path is None:
     return seqio.ByteVocabulary(extra_ids=0)
-  if isinstance(vocabularies.Vocabulary.load(path), vocabularies.ByteVocabulary):
+  vocabulary = vocabularies.Vocabulary.load(path)
+  if isinstance(vocabulary, vocabularies.ByteVocabulary):
     return seqio.ByteVocabulary(extra_ids=0)
+  if vocabulary.checkpoint_rows(vocabulary.size) is not None:
+    raise ValueError(
+      f"{path} has SentencePiece's own order of special tokens, which is put into ours "
+      'here and not by SeqIO: leave MIX_WITH empty with this vocabulary'
+    )
   return seqio.SentencePieceVocabulary(str(path))
 
 

@@ -1,7 +1,9 @@
 """Vocabularies: text to token ids and back. Pad 0, EOS 1, UNK 2, always.
 
 `Vocabulary.load(path)` opens what `train_sentencepiece` or `Vocabulary.save`
-wrote. Token 0 is also the decoder's start.
+wrote. Token 0 is also the decoder's start. A SentencePiece model with the library's
+own order (UNK 0, BOS 1, EOS 2, no pad; MADLAD-400's) is put into ours, and the rows
+of its checkpoints with it (`checkpoint_rows`).
 """
 
 import abc
@@ -20,6 +22,11 @@ from rest_jax import paths
 PAD_ID = 0
 EOS_ID = 1
 UNK_ID = 2
+
+_OUR_ORDER = {'pad': PAD_ID, 'eos': EOS_ID, 'unk': UNK_ID, 'bos': -1}
+# With pad -1 id 0 is free to be padding and the start: UNK, which byte fallback leaves
+# unused, is what T5X pads MADLAD-400 with.
+_LIBRARY_ORDER = {'pad': -1, 'eos': 2, 'unk': 0, 'bos': 1}
 
 MODEL_TYPES = ('unigram', 'bpe', 'char')
 
@@ -61,6 +68,15 @@ class Vocabulary(abc.ABC):
   @abc.abstractmethod
   def _texts(self, tokens: list[list[int]]) -> list[str]:
     """The text of each list of ids, all below `size`, none PAD or EOS."""
+
+  def checkpoint_rows(self, num_rows: int) -> np.ndarray | None:
+    """For each of our ids the id in the vocabulary's own order; None: the same.
+
+    Args:
+      num_rows: of the embedding, at least `size`.
+    """
+    del num_rows
+    return None
 
   def save(self, path: paths.PathLike) -> None:
     """Writes the vocabulary's file, in one step."""
@@ -139,12 +155,15 @@ class SentencePieceVocabulary(Vocabulary):
       'pad': self._processor.pad_id(),
       'eos': self._processor.eos_id(),
       'unk': self._processor.unk_id(),
+      'bos': self._processor.bos_id(),
     }
-    if found != {'pad': PAD_ID, 'eos': EOS_ID, 'unk': UNK_ID}:
+    if found not in (_OUR_ORDER, _LIBRARY_ORDER):
       raise ValueError(
-        f'{name} has special tokens {found}; pad 0, eos 1, unk 2 are needed: train '
-        'it with train_sentencepiece, or with --pad_id=0 --eos_id=1 --unk_id=2'
+        f'{name} has special tokens {found}; pad 0, eos 1, unk 2 are needed, or the '
+        f"library's own {_LIBRARY_ORDER}: train it with train_sentencepiece, or with "
+        '--pad_id=0 --eos_id=1 --unk_id=2 --bos_id=-1'
       )
+    self._reordered = found == _LIBRARY_ORDER
 
   @property
   def size(self) -> int:
@@ -155,10 +174,25 @@ class SentencePieceVocabulary(Vocabulary):
     """The model file's bytes."""
     return self._model
 
+  def checkpoint_rows(self, num_rows: int) -> np.ndarray | None:
+    """See Vocabulary: EOS and BOS, whose row becomes UNK's, change places."""
+    if not self._reordered:
+      return None
+    rows = np.arange(num_rows)
+    rows[[EOS_ID, UNK_ID]] = _LIBRARY_ORDER['eos'], _LIBRARY_ORDER['bos']
+    return rows
+
   def _pieces(self, texts: Sequence[str]) -> Iterable[Sequence[int]]:
-    return self._processor.encode(list(texts), out_type=int, num_threads=1)
+    ids = self._processor.encode(list(texts), out_type=int, num_threads=1)
+    if not self._reordered:
+      return ids
+    unknown = _LIBRARY_ORDER['unk']  # no text gives BOS or EOS
+    return [[UNK_ID if id_ == unknown else id_ for id_ in row] for row in ids]
 
   def _texts(self, tokens: list[list[int]]) -> list[str]:
+    if self._reordered:
+      unknown = _LIBRARY_ORDER['unk']
+      tokens = [[unknown if id_ == UNK_ID else id_ for id_ in row] for row in tokens]
     # An empty list would be taken for one empty sentence, not for none.
     return self._processor.decode(tokens, num_threads=1) if tokens else []
 

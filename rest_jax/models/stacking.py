@@ -1,7 +1,7 @@
 """Moving parameters between looped layers and scanned, stacked ones."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,6 +14,11 @@ LAYER_AXIS = 1
 
 _LOOPED = re.compile(r'^(encoder|decoder)/layers_(\d+)/(.+)$')
 _SCANNED = re.compile(r'^(encoder|decoder)/(encoder|decoder)/(.+)$')
+
+
+def is_stacked(names: Iterable[str]) -> bool:
+  """Whether parameters of these names ('encoder/encoder/...') are of a scan."""
+  return any(_SCANNED.match(name) for name in names)
 
 
 def _stack(leaves: Sequence[Any]) -> Any:

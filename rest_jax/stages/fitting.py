@@ -132,8 +132,10 @@ def fit(
     learning_rate_scale=settings.learning_rate_scale,
   )
   if warm_start is not None:
+    initial = state.params
+    del state  # its optimiser's arrays are not needed while parameters are made
     state = step_lib.state_from_params(
-      warm_start(state.params),
+      warm_start(initial),
       transformation,
       run.mesh,
       learning_rate_scale=settings.learning_rate_scale,

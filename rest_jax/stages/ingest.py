@@ -13,7 +13,14 @@ import numpy as np
 from etils import epath
 
 from rest_jax import paths
-from rest_jax.data import buckets, corpora, group_store, shards, vocabularies
+from rest_jax.data import (
+  brought_vocabularies,
+  buckets,
+  corpora,
+  group_store,
+  shards,
+  vocabularies,
+)
 from rest_jax.stages import artifact, policies
 from rest_jax.stages import progress as progress_lib
 
@@ -30,7 +37,9 @@ def ingest(
   vocab_size: int = 32_000,
   byte_fallback: bool = True,
   vocabulary_path: str | None = None,
+  extra_ids: int | None = None,
   vocabulary_from: artifact.Artifact | None = None,
+  source_prefix: str = '',
   task_feature_lengths: Mapping[str, int],
   overlong: str = 'drop',
   sources_per_shard: int = 1024,
@@ -43,10 +52,16 @@ def ingest(
     corpus: one of `data.corpora`: `splits`, `identity()`, and called with a
       split's name it yields `corpora.Pair`.
     vocab_size: of the SentencePiece model to train on the train split.
-    vocabulary_path: a SentencePiece model to use instead of training one.
+    vocabulary_path: a vocabulary to use instead of training one: a SentencePiece
+      model, the directory of a Hugging Face model, or 'byt5'.
+    extra_ids: sentinels to append to its pieces, T5's 100; None takes what the
+      directory's files say, and none without.
     vocabulary_from: an earlier corpus whose vocabulary to use instead.
     byte_fallback: whether the trained vocabulary spells unknown characters in
       bytes, at the price of 256 pieces.
+    source_prefix: what the model reads before each source, such as MADLAD-400's
+      '<2en> ' or T5's 'translate German to English: '. The stored text of a source
+      goes without.
     task_feature_lengths: T5X's {'inputs': ..., 'targets': ...}: the most tokens of
       a source and of a target, EOS included.
     overlong: what to do with a longer pair: 'drop' it or 'truncate' the side
@@ -79,15 +94,24 @@ def ingest(
   }
   if vocabulary_path is not None or vocabulary_from is not None:
     params['vocab_size'] = None  # decided by the vocabulary that is brought
+  brought = None
   if vocabulary_path is not None:
-    params['vocabulary_sha256'] = paths.content_hash(vocabulary_path)
+    brought = brought_vocabularies.bring(vocabulary_path, extra_ids=extra_ids)
+    params['vocabulary_sha256'] = brought.identity()['sha256']
+  elif extra_ids is not None:
+    raise ValueError(
+      f'extra_ids={extra_ids} go with a vocabulary that is brought along, and none is: '
+      'set VOCABULARY, or leave EXTRA_IDS at None'
+    )
+  if source_prefix:
+    params['source_prefix'] = source_prefix
 
   def build(work: artifact.Work) -> None:
     file = work.path / policies.VOCABULARY_FILE
     if vocabulary_from is not None:
       file.write_bytes((vocabulary_from.path / policies.VOCABULARY_FILE).read_bytes())
-    elif vocabulary_path is not None:
-      file.write_bytes(paths.as_path(vocabulary_path).read_bytes())
+    elif brought is not None:
+      brought.save(file)
     else:
       progress_lib.say(f'{name}: training a vocabulary of {vocab_size:,} pieces')
       texts = _texts(corpus('train'))
@@ -101,6 +125,7 @@ def ingest(
       overlong,
       sources_per_shard,
       id_prefix,
+      source_prefix,
     )
     splits = {}
     for split in corpus.splits:
@@ -123,6 +148,12 @@ def ingest(
   )
 
 
+def source_prefix_of(corpus: artifact.Artifact) -> str:
+  """What the sources of a finished corpus were read with in front."""
+  prefix: str = corpus.record['params'].get('source_prefix', '')
+  return prefix
+
+
 class _SplitWriter:
   """Encodes pairs and writes them as shards of a group set."""
 
@@ -134,12 +165,14 @@ class _SplitWriter:
     overlong: str,
     sources_per_shard: int,
     id_prefix: str,
+    source_prefix: str,
   ):
     self.vocabulary = vocabulary
     self._limits = source_length, target_length
     self._overlong = overlong
     self._sources_per_shard = sources_per_shard
     self._id_prefix = id_prefix
+    self._source_prefix = source_prefix
 
   def write(
     self, directory: epath.Path, split: str, pairs: Iterable[corpora.Pair]
@@ -178,7 +211,8 @@ class _SplitWriter:
   def _groups(
     self, pairs: list[corpora.Pair], split: str, counts: dict[str, int]
   ) -> list[group_store.Group]:
-    sources = self.vocabulary.encode_batch([pair.source for pair in pairs])
+    prefix = self._source_prefix
+    sources = self.vocabulary.encode_batch([prefix + pair.source for pair in pairs])
     references = self.vocabulary.encode_batch([pair.reference or '' for pair in pairs])
     groups = []
     for pair, source, reference in zip(pairs, sources, references, strict=True):

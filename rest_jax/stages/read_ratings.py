@@ -13,7 +13,7 @@ from rest_jax.data import (
   text_files,
   vocabularies,
 )
-from rest_jax.stages import artifact, policies
+from rest_jax.stages import artifact, ingest, policies
 from rest_jax.stages import progress as progress_lib
 
 VERSION = 1
@@ -68,9 +68,10 @@ def read_ratings(
       candidates = by_source.setdefault(row.source, {})
       candidates.setdefault(row.candidate, []).append(row.rating)
     vocabulary = vocabularies.Vocabulary.load(corpus.path / policies.VOCABULARY_FILE)
+    prefix = ingest.source_prefix_of(corpus)
     groups, ratings, dropped = [], [], 0
     for index, (source, judged) in enumerate(by_source.items()):
-      source_tokens = vocabulary.encode(source)
+      source_tokens = vocabulary.encode(prefix + source)
       tokens = vocabulary.encode_batch(list(judged))
       fits = [len(source_tokens) <= limits[0] and len(t) <= limits[1] for t in tokens]
       dropped += len(fits) - sum(fits)

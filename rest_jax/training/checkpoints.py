@@ -112,14 +112,8 @@ def load_params(
       `abstract` (names the first one, what was expected, what was found); or it
       is damaged.
   """
-  folder = paths.as_path(path)
-  folder = _absolute(folder if folder.name == ITEM else folder / ITEM)
-  if not folder.exists():
-    raise ValueError(
-      f'{folder} does not exist: give the directory {PREFIX}<step> of a finished '
-      'checkpoint'
-    )
-  stored = _stored(folder)
+  folder = _item(path)
+  stored = stored_shapes(path)
   if abstract is None:
     abstract = stored
   abstract = nn.meta.unbox(abstract)
@@ -158,8 +152,27 @@ def _restore(folder: epath.Path, item: Any, restore_args: Any) -> Any:
     return checkpointer.restore(folder, args)['target']
 
 
-def _stored(folder: epath.Path) -> Any:
-  """Shapes and types of the parameters in a checkpoint, without reading them."""
+def _item(path: paths.PathLike) -> epath.Path:
+  folder = paths.as_path(path)
+  folder = _absolute(folder if folder.name == ITEM else folder / ITEM)
+  if not folder.exists():
+    raise ValueError(
+      f'{folder} does not exist: give the directory {PREFIX}<step> of a finished '
+      'checkpoint'
+    )
+  return folder
+
+
+def stored_shapes(path: paths.PathLike) -> Any:
+  """Shapes and types of the parameters in a checkpoint, without reading them.
+
+  Args:
+    path: a directory checkpoint_<step>, ours or T5X's.
+
+  Raises:
+    ValueError: there is no such checkpoint, or its list of parameters is damaged.
+  """
+  folder = _item(path)
   try:
     with ocp.Checkpointer(_handler()) as checkpointer:
       tree = checkpointer.metadata(folder).item_metadata.tree

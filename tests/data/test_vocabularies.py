@@ -102,7 +102,11 @@ def test_load_and_save(tmp_path, trained):
 def test_other_special_tokens_are_refused(tmp_path):
   with open(tmp_path / 'x.model', 'wb') as handle:
     sentencepiece.SentencePieceTrainer.train(
-      sentence_iterator=iter(TEXTS), model_writer=handle, vocab_size=44, minloglevel=2
+      sentence_iterator=iter(TEXTS),
+      model_writer=handle,
+      vocab_size=44,
+      pad_id=3,
+      minloglevel=2,
     )
   with pytest.raises(ValueError, match=r"'unk': 0.*--pad_id=0"):
     vocabularies.Vocabulary.load(tmp_path / 'x.model')

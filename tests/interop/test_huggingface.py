@@ -82,6 +82,49 @@ def test_published_configurations():
   assert config.dtype == 'bfloat16' and config.scan_layers
 
 
+def test_multilingual_models_are_untied_whatever_their_file_says():
+  # Transformers 5 writes tie_word_embeddings = True for them.
+  for model_type, per_layer in (('mt5', False), ('umt5', True)):
+    config = huggingface.config_from_huggingface(
+      {'model_type': model_type, 'tie_word_embeddings': True}
+    )
+    assert config.vocab_size == 250112 and config.num_heads == 6
+    assert config.mlp_activations == ('gelu', 'linear')
+    assert not config.logits_via_embedding
+    assert config.relative_bias_per_layer == per_layer
+
+
+@pytest.mark.parametrize(
+  'options',
+  [
+    {},
+    {'mlp_activations': ('relu',), 'logits_via_embedding': True},
+    {'mlp_activations': ('silu', 'linear'), 'dropout_rate': 0.1},
+    {'relative_bias_per_layer': True, 'num_decoder_layers': 3},
+  ],
+)
+def test_configurations_come_back(options):
+  config = t5.T5Config(vocab_size=40, **options)
+  fields = huggingface.config_to_huggingface(config)
+  assert huggingface.config_from_huggingface(fields) == config
+
+
+@pytest.mark.parametrize(
+  ('options', 'words'),
+  [
+    ({'mlp_activations': ('relu', 'linear')}, 'mlp_activations is'),
+    (
+      {'relative_bias_per_layer': True, 'logits_via_embedding': True},
+      'relative_bias_per_layer is umT5',
+    ),
+  ],
+)
+def test_a_shape_that_transformers_lacks_is_refused(options, words):
+  config = t5.T5Config(vocab_size=40, **options)
+  with pytest.raises(ValueError, match=words):
+    huggingface.config_to_huggingface(config)
+
+
 def test_scale_decoder_outputs_overrules_the_tie():
   fields = {'tie_word_embeddings': True, 'scale_decoder_outputs': False}
   assert not huggingface.config_from_huggingface(fields).logits_via_embedding
@@ -90,7 +133,8 @@ def test_scale_decoder_outputs_overrules_the_tie():
 @pytest.mark.parametrize(
   ('field', 'value'),
   [
-    ('model_type', 'umt5'),
+    ('model_type', 'bart'),
+    ('decoder_start_token_id', 2),
     ('is_encoder_decoder', False),
     ('feed_forward_proj', 'gelu'),
     ('layer_norm_epsilon', 1e-5),
