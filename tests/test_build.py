@@ -32,6 +32,7 @@ DISTRIBUTIONS = {
   'absl': 'absl-py',
   'gin': 'gin-config',
   'google': 'protobuf',
+  'ml_dtypes': 'ml-dtypes',
   'orbax': 'orbax-checkpoint',
   't5x': None,
   'torch': None,

@@ -36,7 +36,7 @@ def test_sentinels_are_those_of_seqio(tmp_path):
   text = 'the <extra_id_0> is <extra_id_99>'
   tokens = found.encode(text)
   assert found.decode(tokens) == text
-  assert tokens.tolist()[1] == found.size - 1 and tokens.tolist()[-2] == plain.size
+  assert found.size - 1 in tokens and tokens.tolist()[-2] == plain.size
   # Nothing else changes.
   for line in TEXTS[:3]:
     np.testing.assert_array_equal(found.encode(line), plain.encode(line))
