@@ -156,7 +156,7 @@ def main(argv: Sequence[str]) -> int:
     require_macros()
     return run(_RUN_MODE.value, dry_run=_DRY_RUN.value)
   except (ValueError, TypeError, OSError, FloatingPointError) as error:
-    return _fail(error)
+    return fail(error)
   except KeyboardInterrupt:
     print('\nstopped; the same command goes on from here', file=sys.stderr)
     return 130
@@ -167,22 +167,26 @@ def console() -> None:
   try:
     argv = rewrite_gin_args(sys.argv)
   except ValueError as error:
-    sys.exit(_fail(error))
+    sys.exit(fail(error))
   app.run(main, argv=argv)
 
 
-def _fail(error: Exception) -> int:
+def fail(error: Exception) -> int:
   """Prints the error and how the command can be seen to fail in full."""
   if os.environ.get('REST_JAX_TRACEBACK'):
     raise error
-  # Gin appends which configurables it was calling; the sentence before says it all.
-  message = str(error).split('\n  In call to configurable')[0].rstrip()
+  message = plain_message(error)
   if getattr(error, 'errno', None) == errno.ENOSPC or 'RESOURCE_EXHAUSTED' in message:
     message += '. The disk is full: make room, and the same command goes on from here'
   print(f'\nerror: {message}', file=sys.stderr)
   command = shlex.join(sys.argv)
   print(f'(REST_JAX_TRACEBACK=1 shows where; command: {command})', file=sys.stderr)
   return 1
+
+
+def plain_message(error: Exception) -> str:
+  """The error's own sentence, without the configurables that gin was calling."""
+  return str(error).split('\n  In call to configurable')[0].rstrip()
 
 
 def _macros() -> set[str]:

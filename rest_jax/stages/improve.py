@@ -128,7 +128,9 @@ def improve(
   }
 
   def build(work: artifact.Work) -> None:
-    report = improve_data.check_and_count(keep, samples, rewards, previous_threshold)
+    improve_data.check(keep, rewards, previous_threshold)
+    fitted_keep = improve_data.fitted(keep, samples, rewards)
+    report = improve_data.count(fitted_keep, samples, rewards)
     if objective.whole_groups and report['most_kept'] > samples_per_row:
       raise ValueError(
         f'{name}: {objective.name} compares the candidates of a source, of which the '
@@ -160,7 +162,7 @@ def improve(
       corpus=corpus,
       samples=samples,
       rewards=rewards,
-      keep=keep,
+      keep=fitted_keep,
       batch_size=batch_size,
       samples_per_row=samples_per_row,
       buckets=buckets.training_buckets(task_feature_lengths, bucket_shares),

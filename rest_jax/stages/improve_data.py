@@ -1,7 +1,7 @@
-"""The data of one Improve step: a SeqIO task, or the same batches without it."""
+"""The data of one Improve step: what the filter keeps, as a SeqIO task or without."""
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -90,18 +90,37 @@ def batch_fn(
   return next_batch
 
 
-def check_and_count(
-  keep: filters.Filter,
-  samples: artifact.Artifact,
-  rewards: artifact.Artifact,
-  previous_threshold: float | None,
-) -> dict[str, Any]:
-  """Checks a filter against the rewards it will see, and counts what it keeps.
+def fitted(
+  keep: filters.Filter, samples: artifact.Artifact, rewards: artifact.Artifact
+) -> filters.Filter:
+  """The filter that a batch can be given: a global quantile becomes its threshold.
+
+  The quantile is exact and over all of D_g, read once or twice, column by column.
 
   Raises:
-    ValueError: a global threshold that breaks Algorithm 1's rules, or a filter
-      that keeps nothing.
+    ValueError: the quantile would keep nothing.
   """
+  if not isinstance(keep, filters.GlobalQuantile):
+    return keep
+  return keep.fit(_RewardColumns(samples, rewards))
+
+
+class _RewardColumns:
+  """The rewards of D_g, shard by shard, as often as it is asked."""
+
+  def __init__(self, samples: artifact.Artifact, rewards: artifact.Artifact):
+    self._directories = samples.path, rewards.path
+
+  def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for _, reward_path in reward_store.paired_shards(*self._directories):
+      scores = reward_store.read_rewards(reward_path)
+      yield reward_store.padded(scores.for_training())
+
+
+def check(
+  keep: filters.Filter, rewards: artifact.Artifact, previous_threshold: float | None
+) -> None:
+  """Raises ValueError for a global threshold that breaks Algorithm 1's rules."""
   if isinstance(keep, filters.GlobalThreshold):
     filters.check_threshold(
       keep.tau,
@@ -109,6 +128,16 @@ def check_and_count(
       max_reward=rewards.results['max_reward'],
       previous_tau=previous_threshold,
     )
+
+
+def count(
+  keep: filters.Filter, samples: artifact.Artifact, rewards: artifact.Artifact
+) -> dict[str, Any]:
+  """Counts what a (fitted) filter keeps: candidates, sources and tokens.
+
+  Raises:
+    ValueError: it keeps nothing.
+  """
   report = filters.FilterReport()
   for group_path, reward_path in reward_store.paired_shards(samples.path, rewards.path):
     scores = reward_store.read_rewards(reward_path)
