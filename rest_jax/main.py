@@ -3,8 +3,9 @@ r"""The gin command line: T5X's flags and macros, ReST's run modes.
     python -m rest_jax.main --gin_file=gin_configs/runs/local.gin \
         --gin.MODEL_DIR="'runs/local'"
 
-`--run_mode=rest` runs Algorithm 1; every other mode builds the stages of that
-kind only, from what MODEL_DIR already holds. `--dry_run` prints the plan.
+`--run_mode=rest` runs the whole of ALGORITHM, Algorithm 1 unless a gin file says
+otherwise; every other mode builds the stages of that kind only, from what MODEL_DIR
+already holds. `--dry_run` prints the plan.
 """
 
 import difflib
@@ -29,6 +30,7 @@ RUN_MODES: dict[str, frozenset[str] | None] = {
   'score': frozenset({'score'}),
   'improve': frozenset({'improve'}),
   'evaluate': frozenset({'evaluate'}),
+  'online': frozenset({'online'}),
   'best_of_n': frozenset({'best_of_n'}),
   'report': frozenset({'report'}),
 }
@@ -121,7 +123,6 @@ def require_macros() -> None:
 def run(run_mode: str, *, dry_run: bool) -> int:
   """Runs the parsed gin configuration; returns the exit status."""
   # Imported here so that --help and a wrong flag answer at once.
-  from rest_jax import rest
   from rest_jax.stages import artifact, plan
   from rest_jax.training import events
 
@@ -132,7 +133,8 @@ def run(run_mode: str, *, dry_run: bool) -> int:
   only = RUN_MODES[run_mode]
   make_run = gin.get_configurable(artifact.Run)
   current = make_run(only=only, dry_run=dry_run, config_text=gin.config_str())
-  result = gin.get_configurable(rest.rest)(current)
+  algorithm = gin.query_parameter('ALGORITHM/macro.value').scoped_configurable_fn
+  result = algorithm(current)
   if dry_run:
     plan.print_plan(current)
     return 0

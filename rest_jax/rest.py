@@ -6,7 +6,7 @@ already, made of the same inputs and parameters, is not run again.
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from rest_jax import filters
 from rest_jax.stages import artifact
@@ -56,21 +56,20 @@ def rest(
     The report's artifact.
   """
   check_thresholds(thresholds)
-  corpus = ingest(run)
-  sources = ingest_sources and ingest_sources(run, vocabulary_from=corpus)
-
-  # Line 1: train the policy on D by negative log-likelihood.
-  policy = bc = supervise(run, corpus=corpus)
-
-  # The reward model, from a file of ratings or from ratings of BC's candidates.
-  if read_ratings is not None:
-    rated = ratings = read_ratings(run, corpus=corpus)
-  else:
-    rated = sample_to_rate(run, corpus=corpus, policy=bc, grow_step=0)
-    ratings = rate(run, samples=rated)
-  reward_model = train_reward(run, policy=bc, samples=rated, ratings=ratings)
+  begun = begin(
+    run,
+    ingest=ingest,
+    supervise=supervise,
+    sample_to_rate=sample_to_rate,
+    rate=rate,
+    train_reward=train_reward,
+    ingest_sources=ingest_sources,
+    read_ratings=read_ratings,
+  )
+  corpus, sources, bc, reward_model = begun
 
   start = learner and learner(run, corpus=corpus)
+  policy = bc
   policies = [(0, 0, bc)]
   grown: list[report_stage.Grown] = []
   for g, grow_thresholds in enumerate(thresholds, start=1):
@@ -142,6 +141,43 @@ def rest(
   return report(
     run, corpus=corpus, reward_model=reward_model, trained=trained, grown=grown
   )
+
+
+class Begun(NamedTuple):
+  """What every algorithm starts from."""
+
+  corpus: artifact.Artifact
+  sources: artifact.Artifact | None  # source-only text
+  bc: artifact.Artifact
+  reward_model: artifact.Artifact
+
+
+def begin(
+  run: artifact.Run,
+  *,
+  ingest: Stage,
+  supervise: Stage,
+  sample_to_rate: Stage,
+  rate: Stage,
+  train_reward: Stage,
+  ingest_sources: Stage | None,
+  read_ratings: Stage | None,
+) -> Begun:
+  """The corpus, BC and the reward model; arguments as in `rest`."""
+  corpus = ingest(run)
+  sources = ingest_sources and ingest_sources(run, vocabulary_from=corpus)
+
+  # Line 1: train the policy on D by negative log-likelihood.
+  bc = supervise(run, corpus=corpus)
+
+  # The reward model, from a file of ratings or from ratings of BC's candidates.
+  if read_ratings is not None:
+    rated = ratings = read_ratings(run, corpus=corpus)
+  else:
+    rated = sample_to_rate(run, corpus=corpus, policy=bc, grow_step=0)
+    ratings = rate(run, samples=rated)
+  reward_model = train_reward(run, policy=bc, samples=rated, ratings=ratings)
+  return Begun(corpus, sources, bc, reward_model)
 
 
 def check_thresholds(thresholds: Sequence[Sequence[float]]) -> None:

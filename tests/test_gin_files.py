@@ -11,6 +11,7 @@ CONFIGS = minimal_run.ROOT / 'gin_configs'
 MODELS = sorted((CONFIGS / 'models').glob('*.gin'))
 DATA = sorted((CONFIGS / 'data').glob('*.gin'))
 RUNS = sorted((CONFIGS / 'runs').glob('*.gin'))
+ALGORITHMS = sorted((CONFIGS / 'experiments' / 'algorithms').glob('*.gin'))
 RATINGS = 'source\tcandidate\trating\nein Hund\ta dog\t5\n'
 
 
@@ -70,7 +71,7 @@ def parse(tmp_path):
 
 
 def test_there_are_files_of_every_kind():
-  assert MODELS and DATA and RUNS
+  assert MODELS and DATA and RUNS and ALGORITHMS
 
 
 @pytest.mark.parametrize('path', MODELS, ids=_name)
@@ -109,6 +110,17 @@ def test_best_of_n_joins_a_run(parse, capsys):
   assert main.run('rest', dry_run=True) == 0
   printed = capsys.readouterr().out
   assert 'best_of_n_bc' in printed and 'best_of_n_improve_2_2' in printed
+
+
+@pytest.mark.parametrize('path', ALGORITHMS, ids=_name)
+@pytest.mark.parametrize('run', RUNS, ids=_name)
+def test_another_algorithm_takes_the_place_of_a_run(path, run, parse, capsys):
+  parse(str(run), str(path))
+  assert main.run('rest', dry_run=True) == 0
+  printed = capsys.readouterr().out
+  assert 'evaluate_online' in printed and 'improve' not in printed
+  objective = gin.query_parameter('online.online.objective').scoped_configurable_fn()
+  assert objective.name == path.stem.upper()
 
 
 @pytest.mark.parametrize('path', RUNS, ids=_name)

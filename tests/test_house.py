@@ -13,7 +13,7 @@ PACKAGE = ROOT / 'rest_jax'
 # From the top down. A room may import rooms of its own floor and of lower floors.
 FLOORS = (
   {'main', 'experiments'},
-  {'rest'},
+  {'rest', 'online_rl'},
   {'stages'},
   {'training', 'sampling', 'rewards', 'data', 'evaluation', 'report', 'interop'},
   {'paths'},

@@ -184,6 +184,31 @@ def _saving_cost(
   return advance_and_save
 
 
+def trainer(
+  run: artifact.Run,
+  *,
+  params: Any,
+  config: t5.T5Config,
+  objective: Any,
+  optimiser: Any,
+  num_microbatches: int,
+) -> tuple[step_lib.TrainStep, step_lib.TrainState]:
+  """The step and the state of a training that starts from given parameters.
+
+  Args:
+    run: on whose mesh to train, where the parameters lie.
+    params: to start from; they are copied.
+    config: the model's shape.
+    objective, optimiser: of `training`; the objective needs no frozen model.
+    num_microbatches: parts of a batch.
+  """
+  train_step = _train_step(
+    config, (), objective, optimiser, run.mesh, run.rules, num_microbatches
+  )
+  state = step_lib.state_from_params(params, _transformation(optimiser), run.mesh)
+  return train_step, state
+
+
 @functools.cache
 def _transformation(optimiser: Any) -> Any:
   return optimiser()

@@ -214,7 +214,7 @@ def _sample(
     ) -> None:
       if with_data:
         samples = [_unite(*pair) for pair in zip(samples, data, strict=True)]
-      counts[path.name] = _count(samples)
+      counts[path.name] = count_candidates(samples)
       group_store.write_groups(path, samples)
       work.save_cost()
 
@@ -258,7 +258,7 @@ def _unite(samples: group_store.Group, data: group_store.Group) -> group_store.G
   )
 
 
-def _count(groups: Iterable[group_store.Group]) -> Counts:
+def count_candidates(groups: Iterable[group_store.Group]) -> Counts:
   """Counts candidates: those of origin 'model' in more detail."""
   counts: Counts = collections.Counter()
   for group in groups:
@@ -273,7 +273,7 @@ def _count(groups: Iterable[group_store.Group]) -> Counts:
 
 
 def _read_for_count(path: epath.Path) -> Iterator[group_store.Group]:
-  """A shard's groups with what `_count` needs, a row group at a time."""
+  """A shard's groups with what `count_candidates` needs, a row group at a time."""
   for start, stop in columns.row_group_ranges(path):
     yield from group_store.read_groups(
       path, columns=['tokens', 'finished', 'origins'], rows=np.arange(start, stop)
@@ -292,7 +292,7 @@ def _results(
   keys = ('sources', 'candidates', 'data_candidates', 'tokens', 'unfinished')
   counts = dict.fromkeys((*keys, 'distinct'), 0)
   for path in paths:
-    found = known.get(path.name) or _count(_read_for_count(path))
+    found = known.get(path.name) or count_candidates(_read_for_count(path))
     counts = {key: value + found[key] for key, value in counts.items()}
   candidates = max(counts['candidates'], 1)
   return counts | {

@@ -54,6 +54,12 @@ class Trained(NamedTuple):
   evaluation: artifact.Artifact
   grow: int  # 0 for BC
   improve: int
+  algorithm: str | None = None  # another than ReST: its name in tables
+
+  @property
+  def name(self) -> str:
+    """As tables call it."""
+    return self.algorithm or policy_name(self.grow, self.improve)
 
 
 class Grown(NamedTuple):
@@ -137,7 +143,7 @@ def _policy(trained: Trained) -> dict[str, Any]:
   results = trained.evaluation.results
   kept = record['results'].get('filter')
   return {
-    'name': policy_name(trained.grow, trained.improve),
+    'name': trained.name,
     'grow': trained.grow,
     'improve': trained.improve,
     'loss': record['results']['loss_name'],
@@ -145,6 +151,7 @@ def _policy(trained: Trained) -> dict[str, Any]:
     'kept_fraction': kept and kept['kept_fraction'],
     **{key: results[key] for key in POLICY_KEYS},
     'artifact': trained.policy.name,
+    **({'drawn': record['results']['drawn']} if 'drawn' in record['results'] else {}),
   }
 
 
@@ -179,7 +186,7 @@ def _grow(grown: Grown, trained: Sequence[Trained]) -> dict[str, Any]:
   samples, rewards = grown.samples.results, grown.rewards.results
   thresholds = []
   for one in trained:
-    if one.grow == grown.grow:
+    if one.grow == grown.grow and one.algorithm is None:
       kept = one.policy.results['filter']
       thresholds.append(
         {
@@ -213,13 +220,13 @@ def _warnings(trained: Sequence[Trained], grown: Sequence[Grown]) -> list[str]:
     fit = one.policy.results
     if one.grow and fit['best_step'] == 0:
       warnings.append(
-        f'{policy_name(one.grow, one.improve)} is the policy that it started from: '
+        f'{one.name} is the policy that it started from: '
         'no evaluation of this Improve step raised the held-out reward'
       )
     if one.evaluation.results['unfinished_fraction'] > 0.05:
       share = one.evaluation.results['unfinished_fraction']
       warnings.append(
-        f'{share:.0%} of the samples of {policy_name(one.grow, one.improve)} reached '
+        f'{share:.0%} of the samples of {one.name} reached '
         'the length limit before they ended'
       )
   for one_grow in grown:
@@ -282,7 +289,7 @@ def _groups(trained: Trained, num_groups: int) -> list[dict[str, Any]]:
     log_probs = group.token_log_probs or ()
     shown.append(
       {
-        'policy': policy_name(trained.grow, trained.improve),
+        'policy': trained.name,
         'source_id': group.source_id,
         'source': group.source,
         'reference': group.reference,

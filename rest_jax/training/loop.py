@@ -16,6 +16,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -184,7 +185,7 @@ def fit(
   files = checkpoints_lib.TrainingCheckpoints(
     paths.as_path(work_dir) / CHECKPOINTS_DIR, keep=keep
   )
-  fitting = _Fitting(state, frozen, files, settings, events, progress)
+  fitting = Fitting(state, frozen, files, settings, events, progress)
   try:
     fitting.resume(best_is_kept=evaluate is not None)
 
@@ -250,8 +251,8 @@ def _improves(
   return sign * (value - best) > min_improvement
 
 
-class _Fitting:
-  """The moving parts of one `fit`: state, record, what is in flight."""
+class Fitting:
+  """The moving parts of one training: state, record, what is in flight."""
 
   def __init__(
     self,
@@ -343,11 +344,16 @@ class _Fitting:
         values['loss'] = math.nan  # of nothing: not part of the mean
       self.record.pending.append(values)
 
-  def _log(self, step: int) -> None:
+  def log_now(self, values: Mapping[str, float]) -> None:
+    """Adds the mean since the last line, and other values, to the history."""
+    self.check_now()
+    self._log(self.step, values)
+
+  def _log(self, step: int, values: Mapping[str, float] = MappingProxyType({})) -> None:
     self._fetch()
     pending, self.record.pending = self.record.pending, []
-    names = dict.fromkeys(name for values in pending for name in values)
-    self._write(step, {name: _mean(pending, name) for name in names})
+    names = dict.fromkeys(name for found in pending for name in found)
+    self._write(step, {name: _mean(pending, name) for name in names} | dict(values))
 
   def _write(self, step: int, values: dict[str, float]) -> None:
     self.record.history.append({'step': step, **values})
@@ -396,6 +402,7 @@ class _Fitting:
         self._progress_step = self.step
 
   def result(self) -> FitResult:
+    """What `fit` returns."""
     record = self.record
     if self._best_params is None:
       return FitResult(self.state, self.state.params, self.step, None, record.history)
