@@ -28,6 +28,7 @@ RUN_MODES: dict[str, frozenset[str] | None] = {
   'train_reward': frozenset({'rating_samples', 'ratings', 'train_reward'}),
   'grow': frozenset({'grow'}),
   'score': frozenset({'score'}),
+  'train_value': frozenset({'train_value'}),
   'improve': frozenset({'improve'}),
   'evaluate': frozenset({'evaluate'}),
   'online': frozenset({'online'}),

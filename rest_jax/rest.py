@@ -89,10 +89,10 @@ def rest(
       reward_model=reward_model,
       normaliser_from=grown[0].rewards if grown else None,
     )
-    grown.append(report_stage.Grown(g, samples, rewards))
     value_model = train_value and train_value(
       run, name=f'value_{g}', policy=bc, samples=samples, rewards=rewards
     )
+    grown.append(report_stage.Grown(g, samples, rewards, value_model))
     previous_threshold = None
     for i, threshold in enumerate(grow_thresholds, start=1):
       # Improve: minimise E_{D_g}[F(x, y; τ_i) · L(x, y; θ)], τ_i rising.

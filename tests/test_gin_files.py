@@ -124,6 +124,13 @@ def test_another_algorithm_takes_the_place_of_a_run(path, run, parse, capsys):
 
 
 @pytest.mark.parametrize('path', RUNS, ids=_name)
+def test_value_models_join_a_run(path, parse, capsys):
+  parse(str(path), 'gin_configs/value.gin')
+  assert main.run('rest', dry_run=True) == 0
+  assert 'value_1' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('path', RUNS, ids=_name)
 def test_the_thresholds_of_a_run_file_rise(path):
   main.parse_gin([str(path)], [])
   rest.check_thresholds(gin.query_parameter('THRESHOLDS/macro.value'))

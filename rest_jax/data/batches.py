@@ -203,6 +203,7 @@ class GroupBatches:
     reward_dir: a reward set of these groups; adds the feature `rewards`, which are
       normalised where the set has that.
     keep_fn: a filter (see `rest_jax.filters`) on those rewards.
+    source_fn: which sources to use, by their ids; None for all.
     overlong: 'error', 'truncate' or 'drop' what exceeds the last bucket; counted.
     log_probs: adds the feature `behaviour_log_probs`.
     shuffle: False keeps the stored order.
@@ -225,6 +226,7 @@ class GroupBatches:
     seed: int = 0,
     reward_dir: paths.PathLike | None = None,
     keep_fn: row_index.KeepFn | None = None,
+    source_fn: row_index.SourceFn | None = None,
     overlong: row_index.Overlong = 'error',
     log_probs: bool = False,
     shuffle: bool = True,
@@ -243,6 +245,7 @@ class GroupBatches:
       buckets=buckets,
       reward_dir=reward_dir,
       keep_fn=keep_fn,
+      source_fn=source_fn,
       overlong=overlong,
     )
     self.order = row_order.Order(

@@ -17,6 +17,7 @@ from rest_jax import paths
 from rest_jax.data import columns, group_store, reward_store
 
 KeepFn = Callable[[np.ndarray, np.ndarray], np.ndarray]
+SourceFn = Callable[[Sequence[str]], np.ndarray]
 Overlong = Literal['error', 'truncate', 'drop']
 OVERLONG = ('error', 'truncate', 'drop')
 
@@ -27,6 +28,7 @@ class Counts:
 
   sources: int = 0
   candidates: int = 0
+  other_sources: int = 0  # left to others by source_fn, with their candidates
   kept_candidates: int = 0  # chosen by the filter
   emptied_sources: int = 0  # with candidates, of which the filter kept none
   truncated_sources: int = 0
@@ -58,6 +60,14 @@ class RowIndex:
     """Number of rows in an epoch."""
     return len(self.row_source)
 
+  def source_slots(self) -> np.ndarray:  # [sources with a row + 1] int64
+    """First slot of each source that has a row, then the number of slots."""
+    chunks = np.repeat(np.arange(len(self.chunk_shard)), np.diff(self.chunk_rows))
+    names = np.stack([self.chunk_shard[chunks], self.row_source])  # [2, rows]
+    begins = (np.diff(names, axis=1) != 0).any(axis=0)  # a source's rows lie together
+    firsts = np.concatenate([[0], np.flatnonzero(begins) + 1])
+    return np.append(self.row_slots[firsts], self.row_slots[-1])
+
   def chunk_of(self, row: int) -> int:
     """The chunk that holds a row."""
     return int(np.searchsorted(self.chunk_rows, row, side='right')) - 1
@@ -70,6 +80,7 @@ def build(
   buckets: Sequence[tuple[int, int]],
   reward_dir: paths.PathLike | None = None,
   keep_fn: KeepFn | None = None,
+  source_fn: SourceFn | None = None,
   overlong: Overlong = 'error',
 ) -> RowIndex:
   """Lays out the rows of a group set from its length and reward columns.
@@ -82,6 +93,8 @@ def build(
     reward_dir: a reward set for it, or None.
     keep_fn: a filter, see `rest_jax.filters`; called once per shard on
       (rewards [sources, samples], mask); None keeps every candidate.
+    source_fn: which sources to use, such as `source_split.Between`; called once per
+      shard on the source ids, gives [sources] bool; None uses all.
     overlong: what happens to texts longer than the last bucket: 'error',
       'truncate' or 'drop'.
 
@@ -103,7 +116,17 @@ def build(
     shards = list(reward_store.paired_shards(group_dir, reward_dir))
   counts = Counts()
   parts = [
-    _Shard(number, group_path, reward_path, samples, limits, keep_fn, overlong, counts)
+    _Shard(
+      number,
+      group_path,
+      reward_path,
+      samples,
+      limits,
+      keep_fn,
+      source_fn,
+      overlong,
+      counts,
+    )
     for number, (group_path, reward_path) in enumerate(shards)
   ]
   row_bucket = np.concatenate([part.row_bucket for part in parts])
@@ -113,7 +136,8 @@ def build(
   )
   if not counts.rows:
     raise ValueError(
-      f'{group_dir}: no candidate is left ({counts}): loosen the filter or the lengths'
+      f'{group_dir}: no candidate is left ({counts}): loosen the filter or the '
+      'lengths, or use more sources'
     )
   chunk_counts = np.concatenate([part.rows_per_chunk for part in parts])
   row_sizes = np.concatenate([part.row_sizes for part in parts])
@@ -160,6 +184,7 @@ class _Shard:
     samples: int,
     limits: np.ndarray,
     keep_fn: KeepFn | None,
+    source_fn: SourceFn | None,
     overlong: Overlong,
     counts: Counts,
   ):
@@ -173,19 +198,24 @@ class _Shard:
     lengths, bounds = columns.flat_numpy(lists), columns.list_bounds(lists)
     per_source = np.diff(bounds)
     source_of = np.repeat(np.arange(len(per_source)), per_source)  # [candidates]
-    keep = np.ones(len(lengths), bool)
+    used = np.ones(len(per_source), bool)
+    if source_fn is not None:
+      used = np.asarray(source_fn(identifiers), bool)
+    keep = used[source_of]
     rewards = None
     if reward_path is not None:
       found = reward_store.read_rewards(reward_path)
       reward_store.check_join(group_path, reward_path, identifiers, per_source, found)
       rewards = columns.concatenate(found.for_training(), np.float32)
       if keep_fn is not None and len(lengths):
-        keep = _filtered(keep_fn, found.for_training())
+        keep &= _filtered(keep_fn, found.for_training())
     counts.sources += len(per_source)
     counts.candidates += len(lengths)
+    counts.other_sources += int((~used).sum())
     counts.kept_candidates += int(keep.sum())
     kept_per_source = np.bincount(source_of[keep], minlength=len(per_source))
-    counts.emptied_sources += int(((per_source > 0) & (kept_per_source == 0)).sum())
+    emptied = used & (per_source > 0) & (kept_per_source == 0)
+    counts.emptied_sources += int(emptied.sum())
     # Lengths: sources without kept candidates do not matter.
     matters = kept_per_source > 0
     long_source = (source_lengths > limits[-1, 0]) & matters

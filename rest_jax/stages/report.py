@@ -68,6 +68,7 @@ class Grown(NamedTuple):
   grow: int
   samples: artifact.Artifact
   rewards: artifact.Artifact
+  value_model: artifact.Artifact | None = None
 
 
 def report(
@@ -99,6 +100,12 @@ def report(
   grown = [g for g in grown if g.rewards.finished]
   inputs = {t.evaluation.name: t.evaluation for t in trained}
   inputs |= {g.rewards.name: g.rewards for g in grown}
+  valued = [
+    (g.grow, g.value_model)
+    for g in grown
+    if g.value_model is not None and g.value_model.finished
+  ]
+  inputs |= {value_model.name: value_model for _, value_model in valued}
   history = [entry for entry in run.history if entry.artifact.finished]
   outcomes = [(entry.artifact.name, entry.outcome) for entry in history]
   params = {'num_groups': num_groups, 'outcomes': outcomes}
@@ -109,6 +116,7 @@ def report(
       'stages': [_stage(entry) for entry in history],
       'reward_model': _reward_model(reward_model, grown),
       'grows': [_grow(g, trained) for g in grown],
+      'value_models': [_value_model(g, value_model) for g, value_model in valued],
       'warnings': _warnings(trained, grown),
       'settings': _settings(run, corpus, trained, seed),
     }
@@ -179,6 +187,15 @@ def _reward_model(
     'num_pairs': int(found['pairs']),
     'num_groups': int(found['groups_used']),
     'normaliser': kind,
+  }
+
+
+def _value_model(grow: int, value_model: artifact.Artifact) -> dict[str, Any]:
+  keys = ('discount', 'best_step', 'train', 'held_out')
+  return {
+    'name': value_model.name,
+    'grow': grow,
+    **{key: value_model.results[key] for key in keys},
   }
 
 
