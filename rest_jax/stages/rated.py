@@ -1,14 +1,13 @@
 """Rated groups: read from one set or several, joined, split by source, in batches."""
 
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rest_jax import paths
-from rest_jax.data import batches, group_store, reward_store, shards
+from rest_jax.data import batches, group_store, reward_store, shards, source_split
 from rest_jax.rewards import learned
 from rest_jax.stages import artifact
 
@@ -146,8 +145,7 @@ def split(
   """
   sides: tuple[list[RatedGroup], list[RatedGroup]] = [], []
   for one in rated:
-    digest = hashlib.blake2b(f'{seed}/{one.group.source_id}'.encode(), digest_size=8)
-    share = int.from_bytes(digest.digest(), 'little') / 2**64
+    share = source_split.share(one.group.source_id, seed)
     sides[share < held_out_fraction].append(one)
   if not all(sides):
     raise ValueError(
