@@ -39,7 +39,10 @@ def parse(tmp_path):
   always |= {
     'MODEL_DIR': str(tmp_path / 'run'),
     'SOURCE_FILES': pair[:1],
-    'RATINGS_FILE': str(tmp_path / 'ratings.tsv'),
+    **{
+      name: str(tmp_path / 'ratings.tsv')
+      for name in ('RATINGS_FILE', 'HELD_OUT_RATINGS_FILE', 'TEST_RATINGS_FILE')
+    },
   }
   needed = {
     'VOCAB_SIZE': 500,

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rest_jax import paths
-from rest_jax.data import everyday, text_files
+from rest_jax.data import everyday, judgements, text_files
 from rest_jax.data.pairs import SPLITS as SPLITS
 from rest_jax.data.pairs import Corpus as Corpus
 from rest_jax.data.pairs import CountedPairs as CountedPairs
@@ -23,8 +23,6 @@ from rest_jax.data.pairs import Pair as Pair
 from rest_jax.data.pairs import check_max_pairs, check_split
 from rest_jax.data.tensorflow_corpora import SeqioTask as SeqioTask
 from rest_jax.data.tensorflow_corpora import TfdsTranslation as TfdsTranslation
-from rest_jax.data.text_files import RatedCandidate as RatedCandidate
-from rest_jax.data.text_files import read_ratings as read_ratings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,6 +191,55 @@ class SourceText:
   def identity(self) -> dict[str, Any]:
     """Parameters and content hashes."""
     return _file_identity(self, lambda split: getattr(self, split))
+
+
+@dataclasses.dataclass(frozen=True)
+class BestRated:
+  """The best rated candidate of each source, out of files of judgements.
+
+  For sources that have no other translation: a policy to start from is cloned from
+  what raters liked best. Its references are then machine translations, no gold.
+
+  Args:
+    train, validation, test: files, as a reader of `judgements` takes them.
+    reader: of these files. Of equal ratings the first candidate is taken.
+    max_pairs: use the first so many sources of each split; None for all.
+  """
+
+  train: str
+  validation: str | None = None
+  test: str | None = None
+  reader: judgements.Reader = dataclasses.field(default_factory=judgements.Ratings)
+  max_pairs: int | None = None
+
+  def __post_init__(self) -> None:
+    check_max_pairs(self.max_pairs)
+
+  @property
+  def splits(self) -> tuple[str, ...]:
+    """The splits that have a file."""
+    return tuple(split for split in SPLITS if getattr(self, split) is not None)
+
+  def __call__(self, split: str) -> CountedPairs:
+    """Reads the split's pairs."""
+    check_split(split, self.splits)
+    path = getattr(self, split)
+    pairs = (
+      Pair(one.source, one.candidates[int(one.ratings.argmax())])
+      for one in judgements.group(self.reader(path))
+    )
+    return CountedPairs(pairs, where=path, max_pairs=self.max_pairs)
+
+  def identity(self) -> dict[str, Any]:
+    """The reader, and content hashes."""
+    return {
+      'reader': self.reader.identity(),
+      'max_pairs': self.max_pairs,
+      'sha256': {
+        split: paths.content_hash(text_files.existing(getattr(self, split)))
+        for split in self.splits
+      },
+    }
 
 
 def _file_identity(

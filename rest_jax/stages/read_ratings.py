@@ -1,20 +1,16 @@
-"""Read ratings: a file of human judgements becomes groups with their ratings."""
+"""Read ratings: files of human judgements become groups with their ratings."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from rest_jax import paths
-from rest_jax.data import (
-  buckets,
-  group_store,
-  reward_store,
-  shards,
-  text_files,
-  vocabularies,
-)
+from rest_jax.data import buckets, group_store, judgements, vocabularies
 from rest_jax.stages import artifact, ingest, policies
 from rest_jax.stages import progress as progress_lib
+from rest_jax.stages import rated as rated_lib
 
 VERSION = 1
 
@@ -24,27 +20,34 @@ def read_ratings(
   *,
   name: str = 'ratings',
   corpus: artifact.Artifact,
+  samples: artifact.Artifact | None = None,
   path: str,
-  source_column: str = 'source',
-  candidate_column: str = 'candidate',
-  rating_column: str = 'rating',
+  held_out_path: str | None = None,
+  reader: judgements.Reader = judgements.Ratings(),
   task_feature_lengths: Mapping[str, int],
 ) -> artifact.Artifact:
-  """Reads rated candidates from a tab-separated file or JSON lines.
+  """Reads judged candidates.
 
-  Candidates of one source form a group; several ratings of one candidate are
-  averaged. A candidate or source over the length limit is dropped and counted.
+  Candidates of one source (and reference) form a group; several ratings of one
+  candidate are averaged, and what each rater gave is kept beside. A candidate or source
+  over the length limit is dropped and counted.
 
   Args:
     run: the MODEL_DIR in use.
     name: of the artifact.
     corpus: whose vocabulary to use.
+    samples: the group set whose candidates were judged, where it is one of the run's:
+      groups keep their ids, and every judgement must be of a candidate there. A
+      judgement finds its source by its source_id, or else by the text.
     path: the file, plain or .gz; its content is part of the fingerprint.
-    source_column, candidate_column, rating_column: their names in the file.
+    held_out_path: another file, for `train_reward` to choose the best parameters by,
+      in place of a share of the sources.
+    reader: of the files, such as `judgements.Ratings`, `judgements.Preferences` or
+      `multidimensional_quality.MqmErrors`.
     task_feature_lengths: T5X's {'inputs': ..., 'targets': ...}, in tokens.
 
   Returns:
-    A group set and a reward set in one directory.
+    A group set and a reward set in one directory, those of held_out_path below it.
 
   Raises:
     ValueError: what is wrong with the file, and in which line.
@@ -52,65 +55,36 @@ def read_ratings(
   limits = buckets.feature_lengths(task_feature_lengths)
   params = {
     'sha256': paths.content_hash(path),
-    'columns': [source_column, candidate_column, rating_column],
+    **reader.identity(),
     'task_feature_lengths': dict(task_feature_lengths),
   }
+  if held_out_path is not None:
+    params['held_out_sha256'] = paths.content_hash(held_out_path)
 
   def build(work: artifact.Work) -> None:
-    rated = text_files.read_ratings(
-      path,
-      source_column=source_column,
-      candidate_column=candidate_column,
-      rating_column=rating_column,
-    )
-    by_source: dict[str, dict[str, list[float]]] = {}
-    for row in rated:
-      candidates = by_source.setdefault(row.source, {})
-      candidates.setdefault(row.candidate, []).append(row.rating)
     vocabulary = vocabularies.Vocabulary.load(corpus.path / policies.VOCABULARY_FILE)
-    prefix = ingest.source_prefix_of(corpus)
-    groups, ratings, dropped = [], [], 0
-    for index, (source, judged) in enumerate(by_source.items()):
-      source_tokens = vocabulary.encode(prefix + source)
-      tokens = vocabulary.encode_batch(list(judged))
-      fits = [len(source_tokens) <= limits[0] and len(t) <= limits[1] for t in tokens]
-      dropped += len(fits) - sum(fits)
-      if not any(fits):
-        continue
-      group = group_store.Group(
-        source_id=f'rated/{index:08d}',
-        source=source,
-        source_tokens=source_tokens,
-        reference=None,
-        texts=tuple(judged),
-        tokens=tuple(tokens),
-        token_log_probs=None,
-        finished=np.ones(len(tokens), bool),
-        origins=('data',) * len(tokens),
-      )
-      groups.append(group_store.take(group, np.array(fits)))
-      means = np.array([np.mean(values) for values in judged.values()], np.float32)
-      ratings.append(means[fits])
-    if not groups:
-      raise ValueError(
-        f'all {dropped:,} rated candidates of {path} exceed the limits '
-        f'{dict(task_feature_lengths)}: raise TASK_FEATURE_LENGTHS'
-      )
-    group_store.write_group_set(work.path, groups)
-    reward_store.write_rewards(
-      shards.shard_path(work.path, 0, 1, reward_store.KIND),
-      [group.source_id for group in groups],
-      ratings,
-    )
-    work.results.update(
-      ratings=len(rated),
-      sources=len(groups),
-      candidates=int(sum(len(values) for values in ratings)),
-      dropped_candidates=dropped,
-    )
+
+    source_prefix = ingest.source_prefix_of(corpus)
+
+    def read(file: str, id_prefix: str) -> _Read:
+      judged = reader(file)
+      if samples is None:
+        rated = _encode(judgements.group(judged), id_prefix, vocabulary, source_prefix)
+      else:
+        rated = _match(judged, samples)
+      return _fit(rated, limits, len(judged), file)
+
+    found = read(path, 'rated')
+    rated_lib.write(work.path, found.rated)
+    work.results.update(found.counts)
+    if held_out_path is not None:
+      held_out = read(held_out_path, 'held_out')
+      rated_lib.write(work.path / rated_lib.HELD_OUT_DIR, held_out.rated)
+      work.results.update({rated_lib.HELD_OUT_DIR: held_out.counts})
     progress_lib.say(
-      f'{name}: {len(rated):,} ratings of {work.results["candidates"]:,} candidates, '
-      f'{dropped:,} candidates too long and dropped'
+      f'{name}: {found.counts["ratings"]:,} ratings of '
+      f'{found.counts["candidates"]:,} candidates, '
+      f'{found.counts["dropped_candidates"]:,} candidates too long and dropped'
     )
 
   return run.stage(
@@ -118,6 +92,121 @@ def read_ratings(
     name=name,
     version=VERSION,
     params=params,
-    inputs={'corpus': corpus},
+    inputs={'corpus': corpus, 'samples': samples},
     build=build,
+  )
+
+
+class _Read(NamedTuple):
+  """What a file holds."""
+
+  rated: list[rated_lib.RatedGroup]
+  counts: dict[str, int]
+
+
+def _encode(
+  judged: Sequence[judgements.Judged],
+  id_prefix: str,
+  vocabulary: vocabularies.Vocabulary,
+  source_prefix: str,
+) -> list[rated_lib.RatedGroup]:
+  """Groups of the texts in a file."""
+  rated = []
+  for index, one in enumerate(judged):
+    tokens = vocabulary.encode_batch(list(one.candidates))
+    group = group_store.Group(
+      source_id=f'{id_prefix}/{index:08d}',
+      source=one.source,
+      source_tokens=vocabulary.encode(source_prefix + one.source),
+      reference=one.reference,
+      texts=one.candidates,
+      tokens=tuple(tokens),
+      token_log_probs=None,
+      finished=np.ones(len(tokens), bool),
+      origins=('data',) * len(tokens),
+    )
+    rated.append(rated_lib.RatedGroup(group, one.ratings, one.by_rater))
+  return rated
+
+
+def _match(
+  judged: Sequence[judgements.Judgement], samples: artifact.Artifact
+) -> list[rated_lib.RatedGroup]:
+  """The groups of a set, with the candidates that were judged.
+
+  Raises:
+    ValueError: a judgement of a source or a candidate that the set does not hold:
+      names file and line.
+  """
+  groups = {
+    group.source_id: group for group in group_store.iterate_groups(samples.path)
+  }
+  ids: dict[str, str] = {}  # of the first group with a source
+  for group in groups.values():
+    ids.setdefault(group.source, group.source_id)
+  by_id: dict[str, list[judgements.Judgement]] = {}
+  for one in judged:
+    source_id = ids.get(one.source) if one.source_id is None else one.source_id
+    if source_id not in groups:
+      what = 'source' if one.source_id is None else 'source_id'
+      raise ValueError(
+        f'{one.where}: {what} {getattr(one, what)!r} is not in {samples.name}: judge '
+        'its candidates, or read the file without samples'
+      )
+    group = groups[source_id]
+    if one.source != group.source:
+      raise ValueError(
+        f'{one.where}: {samples.name} has another source under {source_id!r}, '
+        f'{group.source!r}, than the file, {one.source!r}'
+      )
+    if one.candidate not in group.texts:
+      raise ValueError(
+        f'{one.where}: candidate {one.candidate!r} matches none of the '
+        f'{group.num_candidates} samples of source {source_id!r} in {samples.name}: it '
+        'must be the same text, letter by letter'
+      )
+    by_id.setdefault(source_id, []).append(one)
+  rated = []
+  for source_id, ones in by_id.items():
+    group = groups[source_id]
+    # A reference in the file is not the set's: the groups are those of the set.
+    plain = [dataclasses.replace(one, reference=None) for one in ones]
+    (found,) = judgements.group(plain)
+    taken = group_store.take(group, [group.texts.index(x) for x in found.candidates])
+    rated.append(rated_lib.RatedGroup(taken, found.ratings, found.by_rater))
+  return rated
+
+
+def _fit(
+  rated: Sequence[rated_lib.RatedGroup],
+  limits: tuple[int, int],
+  num_ratings: int,
+  path: str,
+) -> _Read:
+  """Drops what is longer than the limits, and counts it."""
+  kept = []
+  for group, ratings, by_rater in rated:
+    fits = np.array([len(tokens) <= limits[1] for tokens in group.tokens])
+    fits &= len(group.source_tokens) <= limits[0]
+    if fits.any():
+      kept.append(
+        rated_lib.RatedGroup(
+          group_store.take(group, fits), ratings[fits], by_rater[fits]
+        )
+      )
+  candidates = sum(len(one.ratings) for one in kept)
+  dropped = sum(len(one.ratings) for one in rated) - candidates
+  if not kept:
+    raise ValueError(
+      f'all {dropped:,} rated candidates of {path} exceed the limits of {limits[0]} '
+      f'source and {limits[1]} target tokens: raise TASK_FEATURE_LENGTHS'
+    )
+  return _Read(
+    kept,
+    {
+      'ratings': num_ratings,
+      'sources': len(kept),
+      'candidates': candidates,
+      'dropped_candidates': dropped,
+    },
   )
