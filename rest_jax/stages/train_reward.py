@@ -31,6 +31,7 @@ def train_reward(
   num_steps: int,
   batch_size: int,
   task_feature_lengths: Mapping[str, int],
+  bucket_shares: Sequence[float] = (1.0,),
   eval_period_steps: int,
   held_out_fraction: float = 0.1,
   max_samples: int = 8,
@@ -58,7 +59,7 @@ def train_reward(
     optimiser, objective: of `training`, the latter of `reward_objectives`.
     num_steps, batch_size: training steps, and sources in each.
     task_feature_lengths: T5X's {'inputs': ..., 'targets': ...}, in tokens.
-    eval_period_steps, patience: as in supervise.
+    bucket_shares, eval_period_steps, patience: as in supervise.
     held_out_fraction: of the sources, for evaluation; not used where a rated set
       brings held-out ones along (`read_ratings`).
     max_samples: candidates of one source in a batch row.
@@ -83,6 +84,7 @@ def train_reward(
     'max_samples': max_samples,
     'patience': patience,
     'seed': seed,
+    **({'bucket_shares': bucket_shares} if tuple(bucket_shares) != (1.0,) else {}),
   }
 
   def build(work: artifact.Work) -> None:
@@ -102,7 +104,7 @@ def train_reward(
       scale,
       batch=batch_size,
       samples=max_samples,
-      buckets=buckets.training_buckets(task_feature_lengths),
+      buckets=buckets.training_buckets(task_feature_lengths, bucket_shares),
       seed=seed,
     )
 
