@@ -18,6 +18,8 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
+FILE_NAME = 'normaliser.json'  # beside the rewards that it was fitted to
+
 
 class Normaliser(Protocol):
   """A fitted map of rewards to [0, 1]."""

@@ -14,7 +14,7 @@ from rest_jax.stages import artifact, overlap, policies
 from rest_jax.stages import progress as progress_lib
 
 VERSION = 1
-NORMALISER_FILE = 'normaliser.json'
+NORMALISER_FILE = normalisers.FILE_NAME
 SCALE_FILE = 'rating_scale.json'
 HISTOGRAM_BINS = 50
 
