@@ -1,17 +1,22 @@
 """Every gin file parses, and the plan of every run file can be made."""
 
+import json
+
 import gin
 import pytest
 
 from rest_jax import main, rest
 from rest_jax.models import t5
+from rest_jax.stages import fingerprint
 from tests import minimal_run
+from tests.stages import untrained
 
 CONFIGS = minimal_run.ROOT / 'gin_configs'
 MODELS = sorted((CONFIGS / 'models').glob('*.gin'))
 DATA = sorted((CONFIGS / 'data').glob('*.gin'))
 RUNS = sorted((CONFIGS / 'runs').glob('*.gin'))
 ALGORITHMS = sorted((CONFIGS / 'experiments' / 'algorithms').glob('*.gin'))
+REWARDS = sorted((CONFIGS / 'rewards').glob('*.gin'))
 RATINGS = 'source\tcandidate\trating\nein Hund\ta dog\t5\n'
 
 
@@ -74,7 +79,7 @@ def parse(tmp_path):
 
 
 def test_there_are_files_of_every_kind():
-  assert MODELS and DATA and RUNS and ALGORITHMS
+  assert MODELS and DATA and RUNS and ALGORITHMS and REWARDS
 
 
 @pytest.mark.parametrize('path', MODELS, ids=_name)
@@ -106,6 +111,74 @@ def test_the_plan_of_a_run_file_can_be_printed(path, parse, capsys):
   printed = capsys.readouterr().out
   for name in ('corpus', 'bc', 'reward_model', 'grow_1', 'improve_1_1', 'report'):
     assert name in printed
+
+
+@pytest.fixture
+def reward_files(tmp_path):
+  """For each file of rewards, the files and bindings that a user would give."""
+  finished = untrained.run(tmp_path / 'finished')
+  corpus = untrained.corpus(finished, num_validation=12, num_test=12)
+  reward_model = untrained.reward_model(finished, corpus).path
+  scores = tmp_path / 'normaliser.json'
+  scores.write_text(json.dumps({'kind': 'min_max', 'low': 0.0, 'high': 6.0}))
+  golden = minimal_run.ROOT / 'tests' / 'goldens' / 'regression_mt5'
+  small = tmp_path / 'small.gin'  # the golden's vocabulary is smaller than mT5's
+  small.write_text(
+    'from __gin__ import dynamic_registration\n'
+    'from rest_jax.rewards import regression_checkpoint\n'
+    "regression_checkpoint.Convention.template = '{candidate}'\n"
+    'regression_checkpoint.Convention.token = 91\n'
+    'CONVENTION = @regression_checkpoint.Convention()\n'
+  )
+  own = tmp_path / 'own.gin'
+  own.write_text(
+    'from __gin__ import dynamic_registration\n'
+    'from rest_jax.rewards import text\n'
+    "include 'gin_configs/rewards/scorer.gin'\n"
+    'SCORER = @text.ChrfReward()\n'
+  )
+  runs = {
+    f'{which}_{kind}': str(path)
+    for which in ('FIRST', 'SECOND')
+    for kind, path in (('REWARD_MODEL', reward_model), ('SCORES', scores))
+  }
+  return {
+    'scorer': ([str(own)], {}),
+    'metricx': (
+      ['gin_configs/rewards/metricx.gin', str(small)],
+      {'CHECKPOINT': str(golden)},
+    ),
+    'external': (
+      ['gin_configs/rewards/external.gin'],
+      {'COMMAND': ('python', 'my_scorer.py'), 'COMMAND_VERSION': '1'},
+    ),
+    'ensemble': (['gin_configs/rewards/ensemble.gin'], runs),
+  }
+
+
+def test_a_reward_file_binds_its_scorer_to_all_stages_that_score(
+  reward_files, tmp_path, capsys
+):
+  assert set(reward_files) == {path.stem for path in REWARDS}
+  kinds = {
+    'scorer': 'chrf',
+    'metricx': 'regression_checkpoint',
+    'external': 'external',
+    'ensemble': 'penalised',
+  }
+  for name, (files, macros) in reward_files.items():
+    macros['MODEL_DIR'] = str(tmp_path / 'run')
+    bindings = [f'{key} = {value!r}' for key, value in macros.items()]
+    main.parse_gin(['gin_configs/runs/local.gin', *files], bindings)
+    main.require_macros()
+    assert main.run('rest', dry_run=True) == 0
+    assert 'score_1' in capsys.readouterr().out
+    scorers = [
+      fingerprint.describe(gin.get_bindings(f'{stage}.{stage}')['scorer'])
+      for stage in ('score', 'improve', 'evaluate')
+    ]
+    assert scorers[0] == scorers[1] == scorers[2]
+    assert scorers[0]['scorer'] == kinds[name]
 
 
 def test_best_of_n_joins_a_run(parse, capsys):

@@ -251,6 +251,27 @@ class Run:
     return artifact
 
 
+def read_finished(path: paths.PathLike, *, stage: str) -> Artifact:
+  """Returns a finished artifact, of any run, by its path.
+
+  Raises:
+    ValueError: there is none, of another stage, or one that is damaged.
+  """
+  folder = paths.as_path(path)
+  if not (folder / STAGE_FILE).exists():
+    raise ValueError(
+      f'{folder} has no {STAGE_FILE}: it is not a finished artifact. Give the '
+      f'directory of a finished {stage}'
+    )
+  record = _read_record(folder)
+  if record['stage'] != stage:
+    raise ValueError(
+      f'{folder} was made by the stage {record["stage"]!r}; a {stage!r} is needed'
+    )
+  _check_files(folder, record['files'])
+  return Artifact(folder.name, stage, folder, record['fingerprint'], True)
+
+
 def versions() -> dict[str, str]:
   """Returns the versions of Python and of the packages that decide results."""
   found = {'python': platform.python_version()}

@@ -82,7 +82,7 @@ def test_a_member_has_a_scale_of_its_own(tmp_path):
     combine=compose.Minimum(),
   )
   np.testing.assert_allclose(_flat(scorer), [0.25, 0.125, 0.0], rtol=1e-6)
-  with pytest.raises(ValueError, match='score_2.*does not exist'):
+  with pytest.raises(ValueError, match=r'score_2.*does not exist'):
     compose.read_normaliser(tmp_path / 'score_2')
 
 

@@ -81,7 +81,9 @@ def test_every_candidate_gets_its_score(make, tmp_path):
   _check(scorer, _groups(2, start=20))
   _check(scorer, [])
   assert len(_starts(tmp_path)) == 1
-  asked = [json.loads(line) for line in (tmp_path / 'requests').read_text().splitlines()]
+  asked = [
+    json.loads(line) for line in (tmp_path / 'requests').read_text().splitlines()
+  ]
   assert [request['id'] for request in asked] == [0, 1, 2, 3, 4, 5]
   assert [len(request['rows']) for request in asked] == [2, 2, 2, 2, 1, 2]
   row = {'source': 'die Katze', 'candidate': 'x', 'reference': 'the cat'}

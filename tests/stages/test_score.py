@@ -1,5 +1,9 @@
 """Score: files are read and written beside the scorer, and a failure loses little."""
 
+import pathlib
+import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -8,9 +12,10 @@ import numpy as np
 import pytest
 
 from rest_jax.data import group_store, reward_store, shards
-from rest_jax.rewards import text
+from rest_jax.rewards import compose, external, text
 from rest_jax.stages import artifact, score
 from rest_jax.training import mesh as mesh_lib
+from tests import minimal_run
 
 SHARDS, PER_SHARD = 4, 3
 
@@ -37,12 +42,16 @@ def _group(i):
 
 @pytest.fixture
 def samples(tmp_path):
+  return make_samples(tmp_path)
+
+
+def make_samples(directory):
   groups = [_group(i) for i in range(SHARDS * PER_SHARD)]
 
   def build(work):
     group_store.write_group_set(work.path, groups, num_shards=SHARDS)
 
-  return _run(tmp_path / 'inputs').stage(
+  return _run(directory / 'inputs').stage(
     'grow', name='grow_1', version=1, params={}, inputs={}, build=build
   )
 
@@ -134,6 +143,73 @@ def test_a_failure_loses_the_shard_in_work_alone(tmp_path, samples):
   assert scorer.scored == [ids[6:9], ids[9:]]
   assert _rewards(found.path) == EXPECTED
   assert found.record['cost']['attempts'] == 2
+
+
+# The length of each candidate, by a program that writes down its process and its rows.
+EXTERNAL = """
+import json, os, sys
+for line in sys.stdin:
+  request = json.loads(line)
+  with open(sys.argv[1], 'a') as log:
+    for row in request['rows']: print(os.getpid(), len(row['candidate']), file=log)
+  scores = [len(row['candidate']) for row in request['rows']]
+  print(json.dumps({'id': request['id'], 'scores': scores}), flush=True)
+"""
+# Dies by SIGKILL as the second shard's rewards are about to take their name.
+KILLED = """
+import pathlib, sys
+from rest_jax.rewards import external
+from tests import minimal_run
+from tests.stages import test_score
+minimal_run._kill_at(r'/scratch/rewards-')
+folder = pathlib.Path(sys.argv[1])
+scorer = external.ExternalScorer(sys.argv[2:], version='1', batch_size=2)
+test_score._score(folder / 'run', test_score.make_samples(folder), scorer)
+"""
+
+
+def test_a_kill_with_an_external_scorer_loses_no_row_and_leaves_no_program(tmp_path):
+  (tmp_path / 'scorer.py').write_text(EXTERNAL)
+  log = tmp_path / 'log'
+  command = [sys.executable, '-S', '-E', str(tmp_path / 'scorer.py'), str(log)]
+  done = subprocess.run(
+    [sys.executable, '-c', KILLED, str(tmp_path), *command],
+    cwd=minimal_run.ROOT,
+    capture_output=True,
+    text=True,
+    timeout=250,
+    check=False,
+  )
+  assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
+  process = int(log.read_text().split()[0])
+  _until(lambda: not pathlib.Path(f'/proc/{process}').exists())
+  rows = len(log.read_text().splitlines())
+  scorer = external.ExternalScorer(command, version='1', batch_size=2)
+  found = _score(tmp_path / 'run', make_samples(tmp_path), scorer)
+  assert _rewards(found.path) == EXPECTED
+  assert found.record['cost']['attempts'] == 2
+  # The first shard was not scored again; of equal texts one is sent.
+  again = [int(line.split()[1]) for line in log.read_text().splitlines()[rows:]]
+  expected = []
+  for start in range(PER_SHARD, len(EXPECTED), PER_SHARD):
+    shard = [
+      value for _, values in EXPECTED[start : start + PER_SHARD] for value in values
+    ]
+    expected += dict.fromkeys(shard)
+  assert again == expected
+  assert found.record['params']['scorer']['command'] == command
+  scorer.end()
+
+
+def test_scoring_again_gives_the_same_rewards(tmp_path, samples):
+  (tmp_path / 'scorer.py').write_text(EXTERNAL)
+  command = [sys.executable, '-S', str(tmp_path / 'scorer.py'), str(tmp_path / 'log')]
+  members = [external.ExternalScorer(command, version='1'), Scorer()]
+  scorer = compose.Ensemble(members, combine=compose.Mean((1.0, 3.0)))
+  one, two = (_score(tmp_path / name, samples, scorer) for name in ('one', 'two'))
+  assert _rewards(one.path) == _rewards(two.path) == EXPECTED
+  assert one.fingerprint == two.fingerprint
+  members[0].end()
 
 
 def test_what_was_scored_before_is_not_in_the_rate(tmp_path, samples, capsys):
