@@ -46,7 +46,10 @@ EXTRAS_REQUIRE = {
   ],
   # Grow from 8-bit kernels.
   'quantised': ['qwix>=0.1.8'],
+  # The web page on which people rate candidates.
+  'annotate': ['starlette>=1.0', 'uvicorn>=0.30'],
   'dev': [
+    'httpx2>=2.0',  # what starlette's test client speaks through
     'hypothesis>=6.100',
     'mypy>=1.15',
     'pre-commit>=4.0',
@@ -66,6 +69,7 @@ EXTRAS_REQUIRE = {
 # Files that are not Python, for each package.
 PACKAGE_DATA = {
   'rest_jax': ['py.typed'],
+  'rest_jax.annotation': ['templates/*'],
   'rest_jax.gin_configs': ['**/*.gin'],
   'rest_jax.report': ['templates/*'],
 }

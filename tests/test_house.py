@@ -15,7 +15,16 @@ FLOORS = (
   {'main', 'experiments'},
   {'rest', 'online_rl'},
   {'stages'},
-  {'training', 'sampling', 'rewards', 'data', 'evaluation', 'report', 'interop'},
+  {
+    'training',
+    'sampling',
+    'rewards',
+    'data',
+    'evaluation',
+    'report',
+    'interop',
+    'annotation',
+  },
   {'paths'},
   {'models', 'losses', 'filters', 'thresholds'},
 )
@@ -24,6 +33,8 @@ PURE = FLOORS[-1]
 
 TENSORFLOW = {'seqio', 't5x', 'tensorflow', 'tensorflow_datasets', 'tensorflow_text'}
 TENSORFLOW_ROOMS = {'data', 'interop'}  # inside functions; interop at the top too
+WEB = {'starlette', 'uvicorn'}  # an extra: inside functions of one room
+WEB_ROOM = 'annotation'
 GIN_ROOMS = {'main', 'experiments', 'interop'}
 
 MODULES = sorted(PACKAGE.rglob('*.py'))
@@ -132,6 +143,20 @@ def test_the_core_runs_without_tensorflow() -> None:
     f'{where(path, line)}: imports {name}; only {sorted(TENSORFLOW_ROOMS)} may'
     for path, name, line in all_imports(nested=True)
     if name.split('.')[0] in TENSORFLOW and room(path) not in TENSORFLOW_ROOMS
+  ]
+  assert not wrong, '\n'.join(wrong)
+
+
+def test_the_core_runs_without_a_web_server() -> None:
+  wrong = [
+    f'{where(path, line)}: imports {name} when the module is imported; move it into '
+    'the function that needs it'
+    for path, name, line in all_imports(nested=False)
+    if name.split('.')[0] in WEB
+  ] + [
+    f'{where(path, line)}: imports {name}; only {WEB_ROOM} may'
+    for path, name, line in all_imports(nested=True)
+    if name.split('.')[0] in WEB and room(path) != WEB_ROOM
   ]
   assert not wrong, '\n'.join(wrong)
 

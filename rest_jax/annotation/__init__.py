@@ -1,0 +1,1 @@
+"""Rating by hand: what is shown, in which order, where ratings are kept, the page."""
