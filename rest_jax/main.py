@@ -16,9 +16,13 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import gin
 from absl import app, flags, logging
+
+if TYPE_CHECKING:
+  from rest_jax.stages import artifact
 
 # For each mode the kinds of stages, or names of artifacts, that it may build.
 RUN_MODES: dict[str, frozenset[str] | None] = {
@@ -33,6 +37,8 @@ RUN_MODES: dict[str, frozenset[str] | None] = {
   'evaluate': frozenset({'evaluate'}),
   'online': frozenset({'online'}),
   'best_of_n': frozenset({'best_of_n'}),
+  'annotate': frozenset(),  # builds nothing: serves a page on what is finished
+  'human_evaluation': frozenset({'human_evaluation', 'report'}),
   'report': frozenset({'report'}),
 }
 CACHE_DIR = '~/.cache/rest_jax/xla'  # compiled programs, shared by all runs
@@ -139,11 +145,26 @@ def run(run_mode: str, *, dry_run: bool) -> int:
   if dry_run:
     plan.print_plan(current)
     return 0
+  if run_mode == 'annotate':
+    _annotate(current)
+    return 0
   if only is not None:
-    plan.require_progress(current, run_mode, only)
+    # A report alone is not what another mode is for.
+    plan.require_progress(current, run_mode, only - {'report'} or only)
   if result.finished:
     plan.print_result(result)
   return 0
+
+
+def _annotate(run: 'artifact.Run') -> None:
+  """Serves the page for raters, as gin has bound it."""
+  from rest_jax.stages import annotate
+
+  if 'ANNOTATION_SYSTEMS' not in _macros():
+    raise ValueError(
+      '--run_mode=annotate comes with another --gin_file=gin_configs/annotate.gin'
+    )
+  gin.get_configurable(annotate.annotate)(run)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -35,6 +35,7 @@ def rest(
   train_value: Stage | None = None,
   learner: Stage | None = None,
   best_of_n: Stage | None = None,
+  human_evaluation: Stage | None = None,
 ) -> artifact.Artifact:
   """Runs ReST and returns the report.
 
@@ -51,6 +52,7 @@ def rest(
     learner: makes the policy that every Improve starts from: `supervise` itself as in
       ReST-EM, or an untrained one. None starts from the policy before it.
     best_of_n: how BC and the last policy do by the best of N samples; None skips it.
+    human_evaluation: what people's ratings of the policies say; None skips it.
 
   Returns:
     The report's artifact.
@@ -138,8 +140,16 @@ def rest(
         reward_model=reward_model,
         rewards=grown[0].rewards,
       )
+  human = human_evaluation and human_evaluation(
+    run, evaluations=[one.evaluation for one in trained]
+  )
   return report(
-    run, corpus=corpus, reward_model=reward_model, trained=trained, grown=grown
+    run,
+    corpus=corpus,
+    reward_model=reward_model,
+    trained=trained,
+    grown=grown,
+    human=human,
   )
 
 

@@ -208,6 +208,25 @@ def test_value_models_join_a_run(path, parse, capsys):
   assert 'value_1' in capsys.readouterr().out
 
 
+def test_rating_by_hand_joins_a_run(parse, capsys):
+  parse('gin_configs/runs/local.gin', 'gin_configs/annotate.gin')
+  assert main.run('human_evaluation', dry_run=True) == 0
+  assert 'human_evaluation' in capsys.readouterr().out
+  # Its mode serves what is finished: here nothing is.
+  with pytest.raises(ValueError, match='no finished evaluation to rate'):
+    main.run('annotate', dry_run=False)
+  with pytest.raises(ValueError, match='human_evaluation can build nothing yet'):
+    main.run('human_evaluation', dry_run=False)
+
+
+def test_rating_by_hand_comes_with_its_file(parse):
+  parse('gin_configs/runs/local.gin')
+  with pytest.raises(ValueError, match=r'another --gin_file=gin_configs/annotate\.gin'):
+    main.run('annotate', dry_run=False)
+  with pytest.raises(ValueError, match=r'human_evaluation with gin_configs/annotate'):
+    main.run('human_evaluation', dry_run=False)
+
+
 @pytest.mark.parametrize('path', RUNS, ids=_name)
 def test_the_thresholds_of_a_run_file_rise(path):
   main.parse_gin([str(path)], [])

@@ -33,6 +33,12 @@ class ReportData:
       `grows`: {name, grow, num_sources, num_candidates, mean_reward,
         unfinished_fraction, duplicate_fraction, mean_length (tokens), thresholds:
         [{improve, threshold, kept_fraction, sources_left, emptied_sources}]}.
+      `human`: where people rated, {num_ratings, num_raters, num_candidates, systems:
+        [{name, baseline, grow, improve, num_sources, rating_mean, rating_interval,
+        difference, difference_interval, win_rate, win_rate_interval, wins, ties,
+        losses, rank_by_humans, rank_by_reward}], agreement: {alpha, alpha_interval,
+        candidates, mean_spearman}, reward_agreement: {spearman, spearman_in_groups}};
+        absent where nobody did.
       `warnings`: sentences. `settings`: {seed, versions, devices, device_count,
         started, command, corpus, model}, free in form.
     histograms: one per Grow: {grow, edges [bins + 1], counts [bins] of the model's

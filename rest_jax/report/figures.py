@@ -16,6 +16,7 @@ from rest_jax.report.drawing import (
   shortened,
   spoken,
 )
+from rest_jax.report.human import human_ratings
 from rest_jax.report.outcome import OverOptimisation, over_optimisation
 from rest_jax.report.run_figures import filter_histograms, stage_times, training_curves
 from rest_jax.report.style import COLOUR, new_axes, report_style
@@ -214,6 +215,7 @@ def draw_all(data: ReportData) -> tuple[Drawing, ...]:
     drawings = (
       policy_scores(data),
       text_quality(data),
+      human_ratings(data.summary.get('human')),
       filter_histograms(data),
       training_curves(data),
       kl_and_scores(data),

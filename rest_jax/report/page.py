@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jinja2
 import markupsafe
 
-from rest_jax.report import formatting
+from rest_jax.report import formatting, human
 from rest_jax.report.browser import shown_groups
 from rest_jax.report.data import Record, ReportData, half_interval, number
 from rest_jax.report.figures import draw_all
@@ -192,6 +192,19 @@ def _normaliser(reward_model: Record) -> str | None:
   return kind.get('kind') if isinstance(kind, Mapping) else kind
 
 
+def _human(found: Record | None) -> Record | None:
+  """The section on people's ratings."""
+  if found is None:
+    return None
+  return {
+    'outcome': human.outcome(found),
+    'ranking': human.ranking(found),
+    'agreement': human.rater_agreement(found),
+    'head': human.HEAD,
+    'rows': [(system['name'], human.cells(system)) for system in found['systems']],
+  }
+
+
 def render_page(data: ReportData) -> str:
   """The report as one HTML document: no network, no other file, under 1.5 MB.
 
@@ -236,6 +249,7 @@ def render_page(data: ReportData) -> str:
       grows=data.grows,
       groups=groups,
       headline=headline(policies),
+      human=_human(data.summary.get('human')),
       losses=sorted(losses),
       light_variables=markupsafe.Markup(css_variables(0)),
       normaliser=None if reward_model is None else _normaliser(reward_model),

@@ -8,7 +8,7 @@ import rich.measure
 import rich.table
 import rich.text
 
-from rest_jax.report import formatting
+from rest_jax.report import formatting, human
 from rest_jax.report.data import Record, half_interval, number
 from rest_jax.report.outcome import headline, over_optimisation
 
@@ -22,6 +22,7 @@ _ASCII = str.maketrans(
     '±': '+/-',
     'τ': 'tau',
     'ρ': 'rho',
+    'α': 'alpha',
     'γ': 'gamma',
     '…': '...',
     '·': '-',
@@ -67,6 +68,13 @@ _CELLS: dict[str, Callable[[Record], str]] = {
   'ρ in groups': _scored('reward_gold_spearman_in_groups', 2),
   'copied': _percent('copy_rate'),
 }
+_HUMAN_COLUMNS = (
+  'Rating',
+  'Difference',
+  'Win rate',
+  'Rank by people',
+  'Rank by reward',
+)
 _PLACES = (
   'kept',
   'reward',
@@ -142,6 +150,24 @@ def policies_table(
     wanted.pop()
 
 
+def human_table(found: Record, *, ascii_only: bool = False) -> rich.table.Table:
+  """One row for each system that people rated, with what fits of the page's table."""
+  table = rich.table.Table(
+    box=rich.box.ASCII2 if ascii_only else rich.box.SIMPLE_HEAD,
+    pad_edge=ascii_only,
+    padding=(0, 1),
+  )
+  table.add_column('people', overflow='fold', min_width=12)
+  wanted = [place for place, label in enumerate(human.HEAD) if label in _HUMAN_COLUMNS]
+  for place in wanted:
+    table.add_column(human.HEAD[place].lower(), justify='right', no_wrap=True)
+  for system in found['systems']:
+    cells = human.cells(system)
+    texts = (str(system['name']), *(str(cells[place]) for place in wanted))
+    table.add_row(*(rich.text.Text(_plain(text, ascii_only)) for text in texts))
+  return table
+
+
 def print_table(
   summary: Record,
   console: rich.console.Console | None = None,
@@ -170,6 +196,14 @@ def print_table(
     policies_table(summary, ascii_only=ascii_only, width=console.width),
     width=min(console.width, MAX_COLUMNS),
   )
+  if (found := summary.get('human')) is not None:
+    console.print(
+      human_table(found, ascii_only=ascii_only), width=min(console.width, MAX_COLUMNS)
+    )
+    for text in (human.outcome(found), human.ranking(found)):
+      if text is not None:
+        line(text)
+    line(human.rater_agreement(found))
   for warning in warnings:
     line(f'warning: {warning}', style='red')
   if report_path is not None:

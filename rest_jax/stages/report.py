@@ -79,6 +79,7 @@ def report(
   reward_model: artifact.Artifact,
   trained: Sequence[Trained],
   grown: Sequence[Grown],
+  human: artifact.Artifact | None = None,
   num_groups: int = 12,
   seed: int | None = None,
 ) -> artifact.Artifact:
@@ -92,6 +93,7 @@ def report(
     run: the MODEL_DIR in use.
     name: of the artifact.
     corpus, reward_model, trained, grown: what the run made.
+    human: what people's ratings say; None, or not finished, leaves it out.
     num_groups: sample groups of each policy to show.
     seed: of the run, to be written down.
   """
@@ -106,6 +108,10 @@ def report(
     if g.value_model is not None and g.value_model.finished
   ]
   inputs |= {value_model.name: value_model for _, value_model in valued}
+  if human is not None and human.finished:
+    inputs[human.name] = human
+  else:
+    human = None
   history = [entry for entry in run.history if entry.artifact.finished]
   outcomes = [(entry.artifact.name, entry.outcome) for entry in history]
   params = {'num_groups': num_groups, 'outcomes': outcomes}
@@ -117,6 +123,7 @@ def report(
       'reward_model': _reward_model(reward_model, grown),
       'grows': [_grow(g, trained) for g in grown],
       'value_models': [_value_model(g, value_model) for g, value_model in valued],
+      **({'human': _human(human, trained)} if human is not None else {}),
       'warnings': _warnings(trained, grown),
       'settings': _settings(run, corpus, trained, seed),
     }
@@ -228,6 +235,35 @@ def _grow(grown: Grown, trained: Sequence[Trained]) -> dict[str, Any]:
     'mean_length': samples['mean_length'],
     'thresholds': thresholds,
   }
+
+
+def _human(human: artifact.Artifact, trained: Sequence[Trained]) -> dict[str, Any]:
+  """What people's ratings say, with the policies' names and without the raters'."""
+  by_evaluation = {t.evaluation.name: t for t in trained}
+  results = human.results
+  owners = [system['system'].partition('/')[0] for system in results['systems']]
+
+  def named(system: str) -> str:
+    owner, _, outputs = system.partition('/')
+    one = by_evaluation.get(owner)
+    name = owner if one is None else policy_name(one.grow, one.improve)
+    return f'{name}, {outputs}' if outputs else name
+
+  systems = []
+  for system, owner in zip(results['systems'], owners, strict=True):
+    one = by_evaluation.get(owner) if owners.count(owner) == 1 else None
+    systems.append(
+      {
+        **system,
+        'name': named(system['system']),
+        'baseline': system['baseline'] and named(system['baseline']),
+        'grow': one and one.grow,
+        'improve': one and one.improve,
+      }
+    )
+  pairs = len(results['agreement']['pairs'])
+  rater_agreement = {**results['agreement'], 'pairs': pairs}
+  return {**results, 'systems': systems, 'agreement': rater_agreement}
 
 
 def _warnings(trained: Sequence[Trained], grown: Sequence[Grown]) -> list[str]:

@@ -248,6 +248,49 @@ def full_example(seed: int = 0, num_sources: int = 12) -> ReportData:
   )
 
 
+def human_ratings() -> dict[str, Any]:
+  """What people say of three policies: the last is best by reward, not by them."""
+  systems = []
+  for place, rating in enumerate((3.10, 3.62, 2.71)):
+    policy = policies()[3 * place]
+    compared = place > 0
+    system: dict[str, Any] = {
+      'name': policy['name'] if place < 2 else HOSTILE,
+      'system': f'evaluate_{place}',
+      'baseline': policies()[0]['name'],
+      'grow': policy['grow'],
+      'improve': policy['improve'],
+      'num_sources': 100,
+      'rating_mean': rating,
+      'rating_interval': [rating - 0.21, rating + 0.19],
+      'difference': rating - 3.10 if compared else None,
+      'difference_interval': [rating - 3.25, rating - 2.95] if compared else None,
+      'win_rate': 0.5 + (rating - 3.1) / 2 if compared else None,
+      'win_rate_interval': [0.4, 0.6] if compared else None,
+      'wins': 0.5 if compared else None,
+      'ties': 0.3 if compared else None,
+      'losses': 0.2 if compared else None,
+      'rank_by_humans': (2, 1, 3)[place],
+      'rank_by_reward': (3, 2, 1)[place],
+    }
+    systems.append(system)
+  return {
+    'num_ratings': 540,
+    'num_raters': 2,
+    'num_sources': 100,
+    'num_candidates': 290,
+    'systems': systems,
+    'agreement': {
+      'alpha': 0.612,
+      'alpha_interval': [0.53, 0.69],
+      'candidates': 250,
+      'mean_spearman': 0.655,
+      'pairs': 1,
+    },
+    'reward_agreement': {'spearman': 0.41, 'spearman_in_groups': 0.22},
+  }
+
+
 def minimal_example() -> ReportData:
   """BC alone, every measure null."""
   policy = dict.fromkeys(policies()[0])

@@ -1,0 +1,149 @@
+"""Annotate: people rate what policies made of held-out sources, or a Grow's samples.
+
+Not a stage that makes an artifact: it serves a page from what the run holds already,
+and keeps ratings in one SQLite file (`annotation.database`) until someone stops it.
+`stages/human_evaluation.py` reads that file.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rest_jax import paths
+from rest_jax.annotation import database as database_lib
+from rest_jax.annotation import guard, items, server
+from rest_jax.annotation import protocol as protocol_lib
+from rest_jax.stages import artifact
+from rest_jax.stages import fingerprint as fingerprint_lib
+
+DATABASE_FILE = 'annotation.sqlite'
+
+
+def annotate(
+  run: artifact.Run,
+  *,
+  systems: Sequence[str] = (),
+  database: str | None = None,
+  num_sources: int | None = 100,
+  num_candidates: int = 1,
+  num_shared_sources: int = 20,
+  protocol: protocol_lib.Protocol = protocol_lib.Protocol(),
+  seed: int = 0,
+  host: str = '127.0.0.1',
+  port: int = 8765,
+  token: str | None = None,
+) -> None:
+  """Serves the page until Ctrl-C.
+
+  The first start draws the sources and writes the file; later ones go on with it.
+
+  Args:
+    run: a run whose stages have been looked up (`run.history`).
+    systems: group sets of the run to rate, side by side: 'evaluate_bc' (samples of a
+      policy), 'evaluate_bc/greedy' (its greedy outputs), 'grow_1'. None named takes
+      the samples of every finished evaluation.
+    database: the file; None is MODEL_DIR/annotation.sqlite.
+    num_sources, num_candidates: how much of each system, see `items.choose`.
+    num_shared_sources: how many of the sources every rater gets first, so that raters
+      can be compared before any has finished.
+    protocol: what raters are told and shown.
+    seed: of the sources drawn and of each rater's order.
+    host, port: where to listen; port 0 takes a free one.
+    token: that raters have to show; None makes one up unless `host` is loopback.
+
+  Raises:
+    ValueError: a system that is not there, a file of another study, an address that
+      cannot be listened on.
+  """
+  chosen = [_system(run, name) for name in systems or _evaluations(run)]
+  identity = {
+    'systems': {system.name: print_ for system, print_ in chosen},
+    'num_sources': num_sources,
+    'num_candidates': num_candidates,
+    'num_shared_sources': num_shared_sources,
+    'protocol': protocol.identity(),
+    'seed': seed,
+  }
+  path = database_path(run, database)
+  if path.exists():
+    kept = database_lib.Database(path)
+    changed = fingerprint_lib.differences(kept.identity, identity)
+    if changed:
+      raise ValueError(
+        f'{path} holds ratings of another study: {"; ".join(changed)}. Restore the '
+        'settings, or begin another file with ANNOTATION_DATABASE'
+      )
+  else:
+    drawn = items.choose(
+      [system for system, _ in chosen],
+      num_sources=num_sources,
+      num_candidates=num_candidates,
+      num_shared=num_shared_sources,
+      seed=seed,
+    )
+    kept = database_lib.create(path, drawn, identity)
+  rules = guard.access(host, token, study=items.digest(str(path.resolve())))
+  study = server.Study(kept, protocol, seed=seed)
+
+  def ready(bound_port: int) -> None:
+    print(_address(host, bound_port, rules), flush=True)
+    print(f'ratings: {path}; Ctrl-C stops, the same command goes on', flush=True)
+
+  server.serve(server.make_app(study, rules), host=host, port=port, ready=ready)
+
+
+def database_path(run: artifact.Run, database: str | None) -> Any:
+  """The file of ratings that a run uses.
+
+  Raises:
+    ValueError: it would lie on an object store.
+  """
+  return database_lib.local_file(database or run.model_dir / DATABASE_FILE)
+
+
+def _address(host: str, port: int, rules: guard.Access) -> str:
+  """What to open."""
+  shown = f'[{host}]' if ':' in host and not host.startswith('[') else host
+  if shown in ('0.0.0.0', '[::]'):
+    shown = '<this machine>'
+  query = '' if rules.token is None else f'?token={rules.token}'
+  return f'rate at http://{shown}:{port}/{query}'
+
+
+def _evaluations(run: artifact.Run) -> list[str]:
+  """The finished evaluations of a run."""
+  found = [
+    entry.artifact.name
+    for entry in run.history
+    if entry.artifact.stage == 'evaluate' and entry.artifact.finished
+  ]
+  if not found:
+    raise ValueError(
+      f'{run.model_dir} has no finished evaluation to rate: --run_mode=rest makes '
+      'them; ANNOTATION_SYSTEMS may name a Grow in their place'
+    )
+  return found
+
+
+def _system(run: artifact.Run, name: str) -> tuple[items.System, str]:
+  """The system of a name such as 'evaluate_bc/greedy', and a fingerprint for it."""
+  finished = {e.artifact.name: e.artifact for e in run.history if e.artifact.finished}
+  owner, _, folder = name.partition('/')
+  if owner not in finished:
+    known = sorted(n for n, a in finished.items() if a.stage in ('evaluate', 'grow'))
+    raise ValueError(
+      f'ANNOTATION_SYSTEMS names {owner!r}, which is not a finished artifact of '
+      f'{run.model_dir}; there are {", ".join(known) or "none"}'
+    )
+  made = finished[owner]
+  rewards: paths.PathLike | None = None
+  if not folder:
+    if made.stage == 'evaluate':
+      rewards = made.path
+    scores = [
+      a.path
+      for a in finished.values()
+      if a.stage == 'score' and a.record['input_names'].get('samples') == owner
+    ]
+    rewards = scores[0] if scores else rewards
+  directory = made.path / folder if folder else made.path
+  return items.System(name, directory, rewards), made.fingerprint
