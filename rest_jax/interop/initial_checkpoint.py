@@ -6,8 +6,8 @@ The format is recognised by the files:
     checkpoint_<step>/state/        Orbax: T5X's default, and ours
     checkpoint_<step>/checkpoint    T5X's legacy format
 
-T5X's layers may be looped (minimal) or stacked (scalable), with heads merged or, as
-in umT5, split. What comes out has the layout of the model that is asked for.
+T5X's may be of its minimal or of its scalable T5 (see `checkpoint_layouts`). What
+comes out has the layout of the model that is asked for.
 """
 
 import dataclasses
@@ -23,7 +23,12 @@ from etils import epath
 from flax import traverse_util
 
 from rest_jax import paths
-from rest_jax.interop import checkpoint_tensors, huggingface, legacy_checkpoint
+from rest_jax.interop import (
+  checkpoint_layouts,
+  checkpoint_tensors,
+  huggingface,
+  legacy_checkpoint,
+)
 from rest_jax.models import stacking, t5
 from rest_jax.training import checkpoints
 
@@ -221,7 +226,7 @@ def restore(
     stored = checkpoints.stored_shapes(found.folder)
     if _has_layout(stored, config):
       return checkpoints.load_params(found.folder, abstract=shapes, shardings=shardings)
-  flat = _flat(_in_layout(found, _join_heads(_read(found, config)), config))
+  flat = _in_our_layout(found, config)
   _check_shapes(found, {name: leaf.shape for name, leaf in flat.items()}, _flat(shapes))
   if rows is not None:
     _reorder(flat, rows)
@@ -260,43 +265,23 @@ def _read(found: Checkpoint, config: t5.T5Config) -> dict[str, Any]:
 
 
 def _has_layout(stored: Mapping[str, Any], config: t5.T5Config) -> bool:
-  """Whether layers and heads lie as the model has them."""
+  """Whether layers, heads and biases lie as the model has them."""
   flat = _flat(stored)
+  shared = 'encoder/relpos_bias/rel_embedding' in flat
+  if shared == config.relative_bias_per_layer:
+    return False
   ranks = {1, 2, 3} if config.scan_layers else {1, 2}
   return stacking.is_stacked(flat) == config.scan_layers and all(
     len(leaf.shape) in ranks for leaf in flat.values()
   )
 
 
-def _join_heads(tree: Mapping[str, Any]) -> dict[str, Any]:
-  """Kernels of attention with heads split, as umT5's in T5X, get them merged."""
-  flat = _flat(tree)
-  rank = 3 if stacking.is_stacked(flat) else 2
-  for name, leaf in flat.items():
-    if name.endswith(('query/kernel', 'key/kernel', 'value/kernel', 'out/kernel')):
-      if leaf.ndim != rank + 1:
-        continue
-      if name.endswith('out/kernel'):
-        # [heads, (layers,) head_dim, embed] -> [heads, head_dim, (layers,) embed]
-        leaf = np.moveaxis(leaf, -2, 1)
-        flat[name] = leaf.reshape(-1, *leaf.shape[2:])
-      else:  # [embed, (layers,) heads, head_dim]
-        flat[name] = leaf.reshape(*leaf.shape[:-2], -1)
-  return traverse_util.unflatten_dict(flat, sep='/')
-
-
-def _in_layout(
-  found: Checkpoint, tree: Mapping[str, Any], config: t5.T5Config
-) -> Mapping[str, Any]:
-  stacked = stacking.is_stacked(_flat(tree))
-  if config.scan_layers and not stacked:
-    try:
-      return stacking.stack_layers(tree)
-    except ValueError as error:
-      raise ValueError(f'{found.folder}: {error}') from error
-  if stacked and not config.scan_layers:
-    return stacking.unstack_layers(tree)
-  return tree
+def _in_our_layout(found: Checkpoint, config: t5.T5Config) -> dict[str, Any]:
+  tree = _read(found, config)
+  try:
+    return checkpoint_layouts.in_our_layout(tree, config)
+  except ValueError as error:
+    raise ValueError(f'{found.folder}: {error}') from error
 
 
 def _check_shapes(

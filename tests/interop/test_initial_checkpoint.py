@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from flax import serialization, traverse_util
 
-from rest_jax.interop import initial_checkpoint
+from rest_jax.interop import checkpoint_layouts, initial_checkpoint
 from rest_jax.models import stacking, t5
 from rest_jax.stages import policies
 from rest_jax.training import checkpoints
@@ -47,24 +47,16 @@ def assert_equal(found, expected):
     np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
-def split_heads(params, config):
-  """Kernels of attention as umT5's T5X checkpoints have them."""
-  flat = traverse_util.flatten_dict(params, sep='/')
-  heads = config.num_heads, config.head_dim
-  for name, leaf in flat.items():
-    if name.endswith('out/kernel'):
-      split = leaf.reshape(*heads, *leaf.shape[1:])
-      flat[name] = np.moveaxis(split, 1, -2)  # head_dim goes before embed
-    elif name.endswith(('query/kernel', 'key/kernel', 'value/kernel')):
-      flat[name] = leaf.reshape(*leaf.shape[:-1], *heads)
-  return traverse_util.unflatten_dict(flat, sep='/')
+def scalable(params, config):
+  """As T5X's scalable T5 has them."""
+  return checkpoint_layouts.in_t5x_layout(params, config, 'scalable')
 
 
 WRITERS = {
   'Orbax': lambda folder, params, config: example.write_orbax(folder, params),
   'legacy': lambda folder, params, config: example.write_legacy(folder, params),
-  'legacy, split heads': lambda folder, params, config: example.write_legacy(
-    folder, split_heads(params, config)
+  'legacy, scalable': lambda folder, params, config: example.write_legacy(
+    folder, scalable(params, config)
   ),
   'Hugging Face': example.write_huggingface,
   'Hugging Face, sharded': lambda *args: example.write_huggingface(*args, shards=3),
@@ -77,7 +69,8 @@ WRITERS = {
     ('Orbax', '1.1'),
     ('Orbax', 'umT5'),
     ('legacy', '1.0'),
-    ('legacy, split heads', 'umT5'),
+    ('legacy, scalable', 'umT5'),
+    ('legacy, scalable', '1.1'),
     ('Hugging Face', '1.0'),
     ('Hugging Face', 'umT5'),
     ('Hugging Face, sharded', '1.1'),
@@ -123,6 +116,31 @@ def test_a_checkpoint_goes_into_its_shards(tmp_path):
   found = initial_checkpoint.restore(tmp_path, CONFIG, where)
   assert jax.tree.map(lambda x: x.sharding, found) == where
   assert_equal(found, params)
+
+
+def test_biases_that_differ_need_a_place_each(tmp_path):
+  umt5 = example.make_params(UMT5)
+  example.write_orbax(tmp_path, scalable(umt5, UMT5))
+  with pytest.raises(
+    ValueError, match=r"checkpoint_7: 'decoder/decoder/relpos_bias.*per_layer = True"
+  ):
+    restore(tmp_path, CONFIG)
+  assert_equal(restore(tmp_path, UMT5), umt5)
+
+
+def test_the_scalable_layout_is_t5x_s():
+  tree = traverse_util.flatten_dict(scalable(example.make_params(V1_0), V1_0), sep='/')
+  shapes = {name: leaf.shape for name, leaf in tree.items()}
+  assert shapes['decoder/decoder/self_attention/query/kernel'] == (8, 2, 2, 3)
+  assert shapes['decoder/decoder/self_attention/out/kernel'] == (2, 2, 3, 8)
+  assert shapes['decoder/decoder/relpos_bias/rel_embedding'] == (2, 2, 32)
+  assert shapes['encoder/encoder/mlp/wi/kernel'] == (8, 1, 10)
+  assert shapes['encoder/encoder/pre_mlp_layer_norm/scale'] == (8, 1)
+  assert 'encoder/relpos_bias/rel_embedding' not in shapes
+  with pytest.raises(ValueError, match=r"bias in every layer.*as 'scalable'"):
+    checkpoint_layouts.in_t5x_layout(example.make_params(UMT5), UMT5, 'minimal')
+  with pytest.raises(ValueError, match="layout 'small' is unknown; known: minimal"):
+    checkpoint_layouts.in_t5x_layout({}, V1_0, 'small')
 
 
 def test_the_highest_step_counts_and_a_step_can_be_named(tmp_path):
