@@ -39,6 +39,7 @@ RUN_MODES: dict[str, frozenset[str] | None] = {
   'best_of_n': frozenset({'best_of_n'}),
   'annotate': frozenset(),  # builds nothing: serves a page on what is finished
   'human_evaluation': frozenset({'human_evaluation', 'report'}),
+  'export': frozenset({'export'}),
   'report': frozenset({'report'}),
 }
 CACHE_DIR = '~/.cache/rest_jax/xla'  # compiled programs, shared by all runs

@@ -36,6 +36,7 @@ def rest(
   learner: Stage | None = None,
   best_of_n: Stage | None = None,
   human_evaluation: Stage | None = None,
+  export: Stage | None = None,
 ) -> artifact.Artifact:
   """Runs ReST and returns the report.
 
@@ -53,6 +54,7 @@ def rest(
       ReST-EM, or an untrained one. None starts from the policy before it.
     best_of_n: how BC and the last policy do by the best of N samples; None skips it.
     human_evaluation: what people's ratings of the policies say; None skips it.
+    export: writes a model for Hugging Face and T5X; None skips it.
 
   Returns:
     The report's artifact.
@@ -130,6 +132,8 @@ def rest(
       rewards=grown[0].rewards,
     )
     trained.append(report_stage.Trained(policy, evaluation, g, i))
+  if export is not None:
+    export(run, policies=[policy for *_, policy in policies], others=[reward_model])
   if best_of_n is not None:
     for policy in (bc, policies[-1][-1]):
       best_of_n(

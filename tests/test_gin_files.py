@@ -9,6 +9,7 @@ from rest_jax import main, rest
 from rest_jax.models import t5
 from rest_jax.stages import fingerprint
 from tests import minimal_run
+from tests.interop import example_checkpoints
 from tests.stages import untrained
 
 CONFIGS = minimal_run.ROOT / 'gin_configs'
@@ -225,6 +226,38 @@ def test_rating_by_hand_comes_with_its_file(parse):
     main.run('annotate', dry_run=False)
   with pytest.raises(ValueError, match=r'human_evaluation with gin_configs/annotate'):
     main.run('human_evaluation', dry_run=False)
+
+
+@pytest.mark.parametrize('policy', ['None', '"bc"', '"reward_model"'])
+def test_export_joins_a_run(parse, capsys, policy):
+  parse('gin_configs/runs/local.gin', 'gin_configs/export.gin')
+  gin.parse_config(f'EXPORT_POLICY = {policy}')
+  assert main.run('export', dry_run=True) == 0
+  last = {'None': 'improve_2_2'}.get(policy, policy.strip('"'))
+  assert f'export_{last}' in capsys.readouterr().out
+
+
+def test_a_hugging_face_model_joins_a_run(parse, tmp_path, capsys):
+  config = example_checkpoints.CONFIG
+  example_checkpoints.write_huggingface(
+    tmp_path / 'model', example_checkpoints.make_params(config), config
+  )
+  (tmp_path / 'model' / 'tokenizer_config.json').write_text(
+    '{"tokenizer_class": "ByT5Tokenizer"}'
+  )
+  files = ['gin_configs/runs/local.gin', 'gin_configs/huggingface.gin']
+  main.parse_gin(files, [])
+  assert _required() == {'INITIAL_CHECKPOINT_PATH'}
+  main.parse_gin(
+    files,
+    [
+      f'INITIAL_CHECKPOINT_PATH = {str(tmp_path / "model")!r}',
+      f'MODEL_DIR = {str(tmp_path / "run")!r}',
+    ],
+  )
+  main.require_macros()
+  assert main.run('supervise', dry_run=True) == 0
+  assert f'{t5.count_parameters(config):,}' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('path', RUNS, ids=_name)

@@ -40,7 +40,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 # Copies of the embedding that a state dict may hold beside `shared.weight`.
-_EMBEDDING_COPIES = ('encoder.embed_tokens.weight', 'decoder.embed_tokens.weight')
+EMBEDDING_COPIES = ('encoder.embed_tokens.weight', 'decoder.embed_tokens.weight')
 # In T5 1.0 files, from before the library dropped this table; nothing reads it.
 _UNUSED = ('decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight',)
 
@@ -235,7 +235,7 @@ def params_from_huggingface(
     ValueError: naming an entry that is missing, unknown, of a wrong shape, or a
       tied copy that differs from the embedding.
   """
-  copies: tuple[str, ...] = _EMBEDDING_COPIES
+  copies: tuple[str, ...] = EMBEDDING_COPIES
   if config.logits_via_embedding:
     copies += ('lm_head.weight',)
   shapes = _looped_shapes(config)
@@ -285,7 +285,7 @@ def params_to_huggingface(
 ) -> dict[str, np.ndarray]:
   """The state dict of our parameters, float32, tied copies included.
 
-  The inverse of `params_from_huggingface`, for
+  The inverse of `params_from_huggingface`; arrays are views of the parameters. For
   `model.load_state_dict({k: torch.from_numpy(v) for k, v in state.items()})`.
 
   Raises:
@@ -306,13 +306,13 @@ def params_to_huggingface(
         f'parameter {ours!r} has shape {value.shape}; the configuration asks '
         f'for {shapes[ours]}. Use the configuration that made them.'
       )
-    state[theirs] = np.ascontiguousarray(value.T if transposed else value)
+    state[theirs] = value.T if transposed else value
   if left:
     raise ValueError(
       f'parameter {min(left)!r} has no Hugging Face name under this '
       'configuration. Use the configuration that made it.'
     )
-  for name in _EMBEDDING_COPIES:
+  for name in EMBEDDING_COPIES:
     state[name] = state['shared.weight']
   if config.logits_via_embedding:
     state['lm_head.weight'] = state['shared.weight']
