@@ -16,10 +16,12 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gin
 from absl import app, flags, logging
+
+from rest_jax import t5x_names
 
 if TYPE_CHECKING:
   from rest_jax.stages import artifact
@@ -45,6 +47,7 @@ RUN_MODES: dict[str, frozenset[str] | None] = {
 CACHE_DIR = '~/.cache/rest_jax/xla'  # compiled programs, shared by all runs
 # Where gin files are looked for besides --gin_search_paths.
 GIN_ROOTS = (pathlib.Path(__file__).parent.parent, pathlib.Path(__file__).parent)
+_GIN_ERRORS = (ValueError, SyntaxError, ImportError, AttributeError, NameError)
 
 _GIN_FILE = flags.DEFINE_multi_string(
   'gin_file', None, 'Gin file to read; may be given several times, later ones win.'
@@ -64,6 +67,11 @@ _DRY_RUN = flags.DEFINE_bool(
 _TFDS_DATA_DIR = flags.DEFINE_string(
   'tfds_data_dir', None, 'Where TensorFlow Datasets keeps its data sets.'
 )
+# T5X's, so that whoever types them reads why not.
+_MULTI_HOST = [
+  flags.DEFINE_string(name, None, 'Not there yet: one host.')
+  for name in ('coordinator_address', 'process_count', 'process_index')
+]
 
 
 def rewrite_gin_args(args: Sequence[str]) -> list[str]:
@@ -95,22 +103,36 @@ def parse_gin(
     gin.add_config_file_search_path(path)
   for file in files:
     try:
-      gin.parse_config_file(file)
+      parsed = gin.parse_config_file(file)
     except (OSError, TypeError) as error:  # gin's reader fails so on a missing file
       raise ValueError(_unknown_file(file, error)) from error
-    except (ValueError, SyntaxError, ImportError, AttributeError) as error:
-      raise ValueError(f'gin file {file}: {error}') from error
+    except _GIN_ERRORS as error:
+      advice = t5x_names.advice(str(error))
+      raise ValueError(f'gin file {file}: {_located(advice, error)}') from error
+    if _imports_t5x(parsed):  # it is installed, and what the file binds does nothing
+      raise ValueError(f'gin file {file} imports t5x: {t5x_names.OWN_FILES}')
   known = _macros()
   for binding in bindings:
+    macro = binding.partition('=')[0].strip()
+    if macro in t5x_names.MACROS and macro not in known:
+      raise ValueError(f"{macro} is a macro of T5X's: {t5x_names.MACROS[macro]}")
     try:
       gin.parse_config(binding)
-    except (ValueError, SyntaxError, ImportError, AttributeError) as error:
-      raise ValueError(f'--gin_bindings={binding!r}: {error}') from error
+    except _GIN_ERRORS as error:
+      advice = t5x_names.advice(binding)
+      raise ValueError(f'--gin_bindings={binding!r}: {advice or error}') from error
     for macro in sorted(_macros() - known):
       near = difflib.get_close_matches(macro, known, n=3) or sorted(known)
       raise ValueError(
         f'no gin file of this run defines the macro {macro}, so setting it would '
         f'change nothing; did you mean {", ".join(near)}?'
+      )
+  for macro in sorted(known & t5x_names.MACROS.keys()):
+    # A file may define any macro; one of T5X's that nothing reads is a mistake.
+    if not re.search(rf'%{macro}\b', gin.config_str()):
+      raise ValueError(
+        f"a gin file of this run sets T5X's macro {macro}, which nothing reads: "
+        f'{t5x_names.MACROS[macro]}'
       )
 
 
@@ -137,7 +159,10 @@ def run(run_mode: str, *, dry_run: bool) -> int:
   logging.set_verbosity(logging.WARNING)
   events.enable_compilation_cache(CACHE_DIR)
   if run_mode not in RUN_MODES:
-    raise ValueError(f'unknown run mode {run_mode!r}: choose {", ".join(RUN_MODES)}')
+    known = f'choose {", ".join(RUN_MODES)}'
+    if run_mode in t5x_names.RUN_MODES:
+      known = f"it is T5X's; {t5x_names.RUN_MODES[run_mode]}; {known}"
+    raise ValueError(f'unknown run mode {run_mode!r}: {known}')
   only = RUN_MODES[run_mode]
   make_run = gin.get_configurable(artifact.Run)
   current = make_run(only=only, dry_run=dry_run, config_text=gin.config_str())
@@ -173,6 +198,9 @@ def main(argv: Sequence[str]) -> int:
   try:
     if len(argv) > 1:
       raise ValueError(f'unknown arguments {argv[1:]}: see --help')
+    for flag in _MULTI_HOST:
+      if flag.value is not None:
+        raise ValueError(f'--{flag.name}: {t5x_names.MULTI_HOST}')
     if not _GIN_FILE.value:
       raise ValueError('no gin file: give --gin_file=gin_configs/runs/local.gin')
     if _TFDS_DATA_DIR.value:
@@ -219,6 +247,20 @@ def _macros() -> set[str]:
   return {scope for scope, selector in gin.config._CONFIG if selector == 'gin.macro'}
 
 
+def _located(advice: str | None, error: Exception) -> str:
+  """Gin's error, or the advice with the line that gin names."""
+  if advice is None:
+    return str(error)
+  line = re.search(r', (line \d+)', str(error))
+  return f'{line[1]}: {advice}' if line else advice
+
+
+def _imports_t5x(parsed: Any) -> bool:
+  """Whether a parsed gin file, or one that it includes, imports T5X."""
+  own = any(str(name).split('.')[0] == 't5x' for name in parsed.imports)
+  return own or any(_imports_t5x(included) for included in parsed.includes)
+
+
 def _unknown_file(file: str, error: Exception) -> str:
   known = sorted(
     str(path.relative_to(root))
@@ -227,6 +269,9 @@ def _unknown_file(file: str, error: Exception) -> str:
   )
   near = difflib.get_close_matches(file, known, n=3, cutoff=0.4) or known[:5]
   missing = isinstance(error, TypeError)
+  included = re.search(r'Unable to open file: (\S+?)\.? ', str(error))
+  if t5x_names.is_t5x_file(included[1] if included else file):
+    return f'gin file {file} is, or includes, one of T5X: {t5x_names.OWN_FILES}'
   reason = 'no such file' if missing else str(error).splitlines()[0]
   return (
     f'cannot read gin file {file!r}, or one that it includes ({reason}); near it: '

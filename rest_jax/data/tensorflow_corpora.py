@@ -109,6 +109,8 @@ class SeqioTask:
     validation: the same, or None.
     test: the same, or None.
     max_pairs: use the first so many pairs of each split; None for all.
+    use_cached: read what SeqIO cached of the task offline; the pairs are the same, so
+      it is no part of `identity`.
   """
 
   name: str
@@ -119,6 +121,7 @@ class SeqioTask:
   validation: str | None = 'validation'
   test: str | None = None
   max_pairs: int | None = None
+  use_cached: bool = False
 
   def __post_init__(self) -> None:
     pairs_lib.check_max_pairs(self.max_pairs)
@@ -151,9 +154,18 @@ class SeqioTask:
         f'{self.name} has no split {theirs!r}; known: {sorted(provider.splits)}'
       )
     arguments: dict[str, Any] = {'split': theirs, 'shuffle': False, 'num_epochs': 1}
+    if self.use_cached:
+      arguments['use_cached'] = True
     if not hasattr(provider, 'source'):  # a mixture drops other features by default
       arguments['copy_pretokenized'] = True
-    dataset = provider.get_dataset(sequence_length=None, **arguments)
+    try:
+      dataset = provider.get_dataset(sequence_length=None, **arguments)
+    except AssertionError as error:  # how SeqIO says that there is no cache
+      raise ValueError(
+        f'{self.name} cannot be read from a cache ({error}): cache it with '
+        'seqio_cache_tasks and seqio.add_global_cache_dirs, or set '
+        'USE_CACHED_TASKS = False'
+      ) from error
     return pairs_lib.CountedPairs(
       self._pairs(provider, dataset),
       where=f'SeqIO {self.name} {theirs}',
@@ -182,7 +194,9 @@ class SeqioTask:
 
   def identity(self) -> dict[str, Any]:
     """Parameters; the contents are not hashed, so rename a task whose data change."""
-    return dataclasses.asdict(self)
+    fields = dataclasses.asdict(self)
+    del fields['use_cached']
+    return fields
 
 
 def _text(value: bytes | str) -> str:

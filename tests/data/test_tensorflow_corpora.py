@@ -115,6 +115,29 @@ def test_seqio(tasks, name):
   json.dumps(corpus.identity())
 
 
+def test_a_task_is_read_from_its_cache_where_asked(tasks, monkeypatch):
+  given = []
+  read = seqio.Task.get_dataset
+  monkeypatch.setattr(
+    seqio.Task,
+    'get_dataset',
+    lambda self, **k: given.append(k.get('use_cached', False)) or read(self, **k),
+  )
+  # This task has no place for a cache, so SeqIO reads it as ever.
+  plain, cached = (corpora.SeqioTask('with_text', use_cached=c) for c in (False, True))
+  assert list(plain('train')) == list(cached('train')) and given == [False, True]
+  assert plain.identity() == cached.identity()
+  task = seqio.TaskRegistry.get('with_text')
+  seqio.TaskRegistry.add(
+    'not_cached',
+    source=task.source,
+    preprocessors=[seqio.CacheDatasetPlaceholder()],
+    output_features=task.output_features,
+  )
+  with pytest.raises(ValueError, match=r'not_cached cannot be read from a cache.*set'):
+    corpora.SeqioTask('not_cached', use_cached=True)('train')
+
+
 def test_seqio_messages(tasks, tmp_path, monkeypatch):
   with pytest.raises(ValueError, match=r"'with_txt'.*nearest are \['with_text'"):
     corpora.SeqioTask('with_txt')('train')
