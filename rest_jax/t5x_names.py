@@ -83,7 +83,7 @@ BINDINGS: dict[str, str] = {
   "tokens, where T5X's 1 is greedy",
   'temperature_sample.topp': 'set draws.Decoding.top_p; its default 1 draws from all '
   'tokens',
-  'beam_search': 'set beam.BeamSearch, see docs/sampling.md',
+  'beam_search': 'set evaluate.evaluate.beams, see docs/sampling.md',
   'DecoderParams': 'set NUM_SAMPLES, of Grow, or EVAL_SAMPLES, of evaluation',
   'DecoderParams.num_decodes': 'set NUM_SAMPLES, of Grow, or EVAL_SAMPLES, of '
   'evaluation',
@@ -109,7 +109,6 @@ RUN_MODES: dict[str, str] = {
   'train': 'supervise trains BC, train_reward the reward model, improve a policy',
   'eval': 'the mode is called evaluate',
   'infer': 'the mode is called grow',
-  'export': 'README.md names what exports a policy',
   'precompile': 'leave it out: compiled programs are kept from run to run',
 }
 
