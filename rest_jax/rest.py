@@ -134,9 +134,10 @@ def rest(
     trained.append(report_stage.Trained(policy, evaluation, g, i))
   if export is not None:
     export(run, policies=[policy for *_, policy in policies], others=[reward_model])
+  selections = []
   if best_of_n is not None:
     for policy in (bc, policies[-1][-1]):
-      best_of_n(
+      selection = best_of_n(
         run,
         name=f'best_of_n_{policy.name}',
         corpus=corpus,
@@ -144,6 +145,7 @@ def rest(
         reward_model=reward_model,
         rewards=grown[0].rewards,
       )
+      selections.append(report_stage.Selected(policy, selection))
   human = human_evaluation and human_evaluation(
     run, evaluations=[one.evaluation for one in trained]
   )
@@ -154,6 +156,7 @@ def rest(
     trained=trained,
     grown=grown,
     human=human,
+    selected=selections,
   )
 
 

@@ -39,6 +39,9 @@ class ReportData:
         losses, rank_by_humans, rank_by_reward}], agreement: {alpha, alpha_interval,
         candidates, mean_spearman}, reward_agreement: {spearman, spearman_in_groups}};
         absent where nobody did.
+      `best_of_n`: one for each policy, BC first: {policy, num_sources,
+        samples_per_source, rows: [{judge, n, reward_mean, gold_mean, bleu, chrf, each
+        with its interval}]}.
       `warnings`: sentences. `settings`: {seed, versions, devices, device_count,
         started, command, corpus, model}, free in form.
     histograms: one per Grow: {grow, edges [bins + 1], counts [bins] of the model's

@@ -15,6 +15,7 @@ from rest_jax.report.browser import shown_groups
 from rest_jax.report.data import Record, ReportData, half_interval, number
 from rest_jax.report.figures import draw_all
 from rest_jax.report.outcome import headline, over_optimisation
+from rest_jax.report.selection import reaching, selection_rows
 from rest_jax.report.style import css_variables, inline_svg
 
 
@@ -235,6 +236,7 @@ def render_page(data: ReportData) -> str:
   losses = {str(p['loss']).replace('_', ' ') for p in policies if p.get('loss')}
   script = _asset('report.js')
   reward_model = data.summary.get('reward_model')
+  selections = data.summary.get('best_of_n') or ()
   return (
     _environment()
     .get_template('report.html.j2')
@@ -259,6 +261,9 @@ def render_page(data: ReportData) -> str:
       quality=_measures(policies, _QUALITY),
       reward_model=reward_model,
       script=markupsafe.Markup(script),
+      selection_rows=selection_rows(selections),
+      selection_sentence=reaching(selections),
+      selections=selections,
       settings=data.summary.get('settings') or {},
       stages=data.stages,
       tiles=_tiles(data),

@@ -71,6 +71,13 @@ class Grown(NamedTuple):
   value_model: artifact.Artifact | None = None
 
 
+class Selected(NamedTuple):
+  """A policy and what Best-of-N makes of it."""
+
+  policy: artifact.Artifact
+  selection: artifact.Artifact
+
+
 def report(
   run: artifact.Run,
   *,
@@ -80,6 +87,7 @@ def report(
   trained: Sequence[Trained],
   grown: Sequence[Grown],
   human: artifact.Artifact | None = None,
+  selected: Sequence[Selected] = (),
   num_groups: int = 12,
   seed: int | None = None,
 ) -> artifact.Artifact:
@@ -92,7 +100,7 @@ def report(
   Args:
     run: the MODEL_DIR in use.
     name: of the artifact.
-    corpus, reward_model, trained, grown: what the run made.
+    corpus, reward_model, trained, grown, selected: what the run made.
     human: what people's ratings say; None, or not finished, leaves it out.
     num_groups: sample groups of each policy to show.
     seed: of the run, to be written down.
@@ -101,6 +109,7 @@ def report(
   trained = [t for t in trained if t.evaluation.finished] or trained
   grown = [g for g in grown if g.rewards.finished]
   inputs = {t.evaluation.name: t.evaluation for t in trained}
+  selected = [s for s in selected if s.selection.finished]
   inputs |= {g.rewards.name: g.rewards for g in grown}
   valued = [
     (g.grow, g.value_model)
@@ -112,6 +121,7 @@ def report(
     inputs[human.name] = human
   else:
     human = None
+  inputs |= {s.selection.name: s.selection for s in selected}
   history = [entry for entry in run.history if entry.artifact.finished]
   outcomes = [(entry.artifact.name, entry.outcome) for entry in history]
   params = {'num_groups': num_groups, 'outcomes': outcomes}
@@ -124,6 +134,7 @@ def report(
       'grows': [_grow(g, trained) for g in grown],
       'value_models': [_value_model(g, value_model) for g, value_model in valued],
       **({'human': _human(human, trained)} if human is not None else {}),
+      'best_of_n': [_selected(s, trained) for s in selected],
       'warnings': _warnings(trained, grown),
       'settings': _settings(run, corpus, trained, seed),
     }
@@ -264,6 +275,19 @@ def _human(human: artifact.Artifact, trained: Sequence[Trained]) -> dict[str, An
   pairs = len(results['agreement']['pairs'])
   rater_agreement = {**results['agreement'], 'pairs': pairs}
   return {**results, 'systems': systems, 'agreement': rater_agreement}
+
+
+def _selected(selected: Selected, trained: Sequence[Trained]) -> dict[str, Any]:
+  """One policy's rows of Best-of-N."""
+  names = {t.policy.name: policy_name(t.grow, t.improve) for t in trained}
+  results = selected.selection.results
+  return {
+    'policy': names.get(selected.policy.name, selected.policy.name),
+    'artifact': selected.selection.name,
+    'rows': results['rows'],
+    'num_sources': results['num_sources'],
+    'samples_per_source': results['samples_per_source'],
+  }
 
 
 def _warnings(trained: Sequence[Trained], grown: Sequence[Grown]) -> list[str]:
