@@ -6,6 +6,7 @@ import gin
 import pytest
 
 from rest_jax import main, rest
+from rest_jax.experiments import study
 from rest_jax.models import t5
 from rest_jax.stages import fingerprint
 from tests import minimal_run
@@ -16,6 +17,9 @@ CONFIGS = minimal_run.ROOT / 'gin_configs'
 MODELS = sorted((CONFIGS / 'models').glob('*.gin'))
 DATA = sorted((CONFIGS / 'data').glob('*.gin'))
 RUNS = sorted((CONFIGS / 'runs').glob('*.gin'))
+# Each is given after a run file; a study names several.
+OVERLAYS = sorted((CONFIGS / 'experiments').glob('*/*.gin'))
+STUDIES = sorted((CONFIGS / 'experiments').glob('*.gin'))
 REWARDS = sorted((CONFIGS / 'rewards').glob('*.gin'))
 ONLINE = [
   CONFIGS / 'experiments' / 'algorithms' / f'{n}.gin' for n in ('ppo', 'grpo', 'rloo')
@@ -82,7 +86,7 @@ def parse(tmp_path):
 
 
 def test_there_are_files_of_every_kind():
-  assert MODELS and DATA and RUNS and REWARDS
+  assert MODELS and DATA and RUNS and REWARDS and OVERLAYS and STUDIES
 
 
 @pytest.mark.parametrize('path', MODELS, ids=_name)
@@ -182,6 +186,23 @@ def test_a_reward_file_binds_its_scorer_to_all_stages_that_score(
     ]
     assert scorers[0] == scorers[1] == scorers[2]
     assert scorers[0]['scorer'] == kinds[name]
+
+
+@pytest.mark.parametrize('path', OVERLAYS, ids=lambda p: f'{p.parent.stem}/{p.stem}')
+def test_the_plan_of_an_experiment_can_be_printed(path, parse, capsys):
+  parse('gin_configs/runs/local.gin', str(path))
+  assert main.run('rest', dry_run=True) == 0
+  assert 'evaluate_bc' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('path', STUDIES, ids=_name)
+def test_the_variants_of_a_study_can_be_read(path, parse):
+  main.parse_gin([str(path)], [])
+  variants, _ = gin.get_configurable(study.study)()
+  for variant in variants:
+    for file in variant.files:
+      assert (minimal_run.ROOT / file).is_file(), (variant.name, file)
+    main.parse_gin(['gin_configs/runs/local.gin', *variant.files], variant.bindings)
 
 
 def test_best_of_n_joins_a_run(parse, capsys):

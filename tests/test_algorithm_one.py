@@ -1,0 +1,81 @@
+"""The order of Algorithm 1 and of its variants: stages that only take notes."""
+
+import types
+
+import pytest
+
+from rest_jax import rest
+
+
+@pytest.fixture
+def run_with():
+  """Runs `rest` with recording stages; returns the calls by artifact name."""
+
+  def run(**options):
+    calls = {}
+
+    def stage(default):
+      def call(run, *, name=default, **inputs):
+        calls[name] = {
+          key: getattr(value, 'name', value) for key, value in inputs.items()
+        }
+        return types.SimpleNamespace(name=name)
+
+      return call
+
+    stages = {
+      key: stage(key)
+      for key in (
+        'ingest supervise sample_to_rate rate train_reward grow score improve '
+        'evaluate report'
+      ).split()
+    }
+    rest.rest(
+      None,
+      **stages,
+      **{
+        key: stage(value) if isinstance(value, str) else value
+        for key, value in options.items()
+      },
+    )
+    return calls
+
+  return run
+
+
+def test_each_improve_starts_from_the_policy_before_it(run_with):
+  calls = run_with(thresholds=((0.6, 0.7), (0.8,)))
+  assert calls['grow_1']['policy'] == 'supervise'
+  assert calls['improve_1_1']['policy'] == 'supervise'
+  assert calls['improve_1_2']['policy'] == 'improve_1_1'
+  assert calls['grow_2']['policy'] == 'improve_1_2'
+  assert calls['improve_2_1']['policy'] == 'improve_1_2'
+  assert calls['improve_2_1']['reference'] == 'supervise'
+  assert calls['improve_2_1']['value_model'] is None
+  assert calls['improve_1_2']['previous_threshold'] == 0.6
+  assert calls['improve_2_1']['previous_threshold'] is None
+  assert calls['score_2']['normaliser_from'] == 'score_1'
+
+
+def test_a_learner_is_what_every_improve_starts_from(run_with):
+  calls = run_with(thresholds=((0.6,), (0.6,)), learner='fresh')
+  assert calls['improve_1_1']['policy'] == calls['improve_2_1']['policy'] == 'fresh'
+  # The newest policy still teaches.
+  assert calls['grow_2']['policy'] == 'improve_1_1'
+
+
+def test_each_grow_has_values_of_its_own(run_with):
+  calls = run_with(thresholds=((0.6,), (0.6,)), train_value='value')
+  assert calls['value_2'] == {
+    'policy': 'supervise',
+    'samples': 'grow_2',
+    'rewards': 'score_2',
+  }
+  assert calls['improve_2_1']['value_model'] == 'value_2'
+
+
+def test_a_grow_may_have_no_improve(run_with):
+  calls = run_with(thresholds=((),), best_of_n='best_of_n')
+  assert 'improve_1_1' not in calls
+  assert calls['evaluate_supervise']['rewards'] == 'score_1'
+  assert len(calls['report']['selected']) == 2
