@@ -245,9 +245,14 @@ def group_mean(batch: Batch, frozen: objectives.Configs | None) -> jax.Array:
   return reward_weighted.group_means(batch['rewards'], batch['keep'])
 
 
-def no_baseline(batch: Batch, frozen: objectives.Configs | None) -> jax.Array:
-  """Baseline of reward-weighted regression (Peters & Schaal 2007): 0."""
-  return jnp.zeros_like(batch['rewards'])
+def highest_reward(batch: Batch, frozen: objectives.Configs | None) -> jax.Array:
+  """Baseline of reward-weighted regression (Peters & Schaal 2007): 1.
+
+  Weights exp((R - 1) / temperature) are those of exp(R / temperature) but for a factor
+  that they have in common. With no baseline, rewards of up to 1 and a temperature of
+  0.2, all that a threshold of 0.6 keeps would be capped at the same weight.
+  """
+  return jnp.ones_like(batch['rewards'])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -255,13 +260,13 @@ class RewardWeighted(objectives.PolicyObjective):
   """Reward-weighted regression, see losses.reward_weighted.
 
   Attributes:
-    baseline_fn: group_mean or no_baseline.
+    baseline_fn: highest_reward (of normalised rewards) or group_mean.
     temperature: beta, in units of the rewards.
     max_weight: the cap of a candidate's weight.
   """
 
   name: ClassVar[str] = 'RWR'
-  baseline_fn: Callable[..., jax.Array] = no_baseline
+  baseline_fn: Callable[..., jax.Array] = highest_reward
   temperature: float = 0.2
   max_weight: float = 20.0
 
