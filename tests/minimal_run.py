@@ -65,10 +65,10 @@ BINDINGS = (
 )
 
 
-def start(model_dir, run_mode='rest', bindings=(), *, dry_run=False):
+def start(model_dir, run_mode='rest', bindings=(), *, files=(), dry_run=False):
   """Runs in this process; returns what the command printed on stdout."""
   given = [*BINDINGS, f'MODEL_DIR = {str(model_dir)!r}', *bindings]
-  main.parse_gin([GIN_FILE], given)
+  main.parse_gin([GIN_FILE, *files], given)
   main.require_macros()
   printed = io.StringIO()
   with contextlib.redirect_stdout(printed):

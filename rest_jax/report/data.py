@@ -42,6 +42,9 @@ class ReportData:
       `best_of_n`: one for each policy, BC first: {policy, num_sources,
         samples_per_source, rows: [{judge, n, reward_mean, gold_mean, bleu, chrf, each
         with its interval}]}.
+      `value_models`: {name, grow, discount, best_step, train, held_out: {first,
+        middle, last: {spearman, kendall, pearson, each also with _in_groups},
+        squared_error, explained_variance, tokens}}.
       `warnings`: sentences. `settings`: {seed, versions, devices, device_count,
         started, command, corpus, model}, free in form.
     histograms: one per Grow: {grow, edges [bins + 1], counts [bins] of the model's

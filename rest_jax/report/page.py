@@ -268,6 +268,7 @@ def render_page(data: ReportData) -> str:
       stages=data.stages,
       tiles=_tiles(data),
       totals=_stage_totals(data.stages),
+      value_models=data.summary.get('value_models') or (),
       warnings=list(data.summary.get('warnings') or ()),
     )
     .lstrip()
