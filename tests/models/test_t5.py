@@ -110,7 +110,9 @@ def decode_all(config, params, source, target, cache_lengths):
   return jnp.stack(logits, axis=2), cache
 
 
-@pytest.mark.parametrize('name', ['t5_v1_0', 't5_v1_1'])
+@pytest.mark.parametrize(
+  'name', ['t5_v1_0', 't5_v1_1', 'mt5', 'byt5', 'flan_t5', 'umt5', 'madlad400']
+)
 def test_logits_equal_hugging_face(name):
   golden = np.load(GOLDENS / f'{name}.npz')
   config = huggingface.config_from_huggingface(json.loads(str(golden['config'])))
