@@ -216,6 +216,39 @@ def test_transformers_computes_the_same_and_decodes_alike(tmp_path, files, famil
     np.testing.assert_array_equal(row[: len(found)], found[: len(row)])
 
 
+@pytest.mark.parametrize(
+  ('kind', 'tied', 'shard'),
+  [('T5', True, '50GB'), ('T5', False, '4KB'), ('MT5', False, '50GB')],
+)
+@pytest.mark.filterwarnings('ignore::DeprecationWarning', 'ignore::FutureWarning')
+def test_what_transformers_saves_is_read(tmp_path, kind, tied, shard):
+  transformers = pytest.importorskip('transformers', reason='its models')
+  torch = pytest.importorskip('torch', reason='what they run on')
+  shape = {'d_model': 8, 'd_kv': 3, 'd_ff': 12, 'num_layers': 2, 'num_heads': 2}
+  fields = {'vocab_size': 64, 'tie_word_embeddings': tied, 'dropout_rate': 0.0, **shape}
+  if kind == 'T5' and not tied:
+    fields['feed_forward_proj'] = 'gated-gelu'
+  config = getattr(transformers, f'{kind}Config')(**fields)
+  model = getattr(transformers, f'{kind}ForConditionalGeneration')(config).eval()
+  if not tied:  # Transformers 5 ties every T5 until weights are loaded.
+    model.lm_head.weight = torch.nn.Parameter(torch.randn(64, 8) / 3)
+  model.save_pretrained(tmp_path, max_shard_size=shard)
+  index = tmp_path / checkpoint_tensors.INDEX_FILE
+  assert index.exists() == (shard == '4KB')
+  ours = initial_checkpoint.model_config(tmp_path)
+  assert ours.logits_via_embedding == tied
+  params = initial.restore(tmp_path, ours)
+  rng = np.random.default_rng(2)
+  source, target = (rng.integers(2, 64, (2, n)).astype(np.int32) for n in (9, 7))
+  with torch.no_grad():
+    theirs = model(
+      input_ids=torch.from_numpy(source).long(),
+      decoder_input_ids=torch.from_numpy(target).long(),
+    ).logits.numpy()
+  found = t5.T5(ours).apply({'params': params}, source, target[:, None])[:, 0]
+  np.testing.assert_allclose(found, theirs, rtol=0, atol=2e-5)
+
+
 def greedy_tokens(params, config, vocabulary, tokens):
   """The most likely tokens one after the other, by whole targets; [rows, 12]."""
   target = np.zeros((len(tokens), 1, 13), np.int32)
