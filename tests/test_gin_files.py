@@ -8,6 +8,7 @@ import pytest
 from rest_jax import main, rest
 from rest_jax.experiments import study
 from rest_jax.models import t5
+from rest_jax.rewards import inputs
 from rest_jax.stages import fingerprint
 from tests import minimal_run
 from tests.interop import example_checkpoints
@@ -279,6 +280,13 @@ def test_a_hugging_face_model_joins_a_run(parse, tmp_path, capsys):
   main.require_macros()
   assert main.run('supervise', dry_run=True) == 0
   assert f'{t5.count_parameters(config):,}' in capsys.readouterr().out
+
+
+def test_a_reward_model_may_read_references(parse):
+  parse('gin_configs/runs/local.gin', 'gin_configs/reference_reward.gin')
+  name = 'rest_jax.stages.train_reward.train_reward.reward_input'
+  reference = gin.query_parameter(name)
+  assert reference.configurable.wrapped is inputs.SourceAndReference
 
 
 @pytest.mark.parametrize('path', RUNS, ids=_name)

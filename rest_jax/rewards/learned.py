@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -52,6 +52,9 @@ class RatingScale:
 _BATCHES_PER_BLOCK = 8  # encoder batches
 
 
+EncoderGroups = Callable[[Sequence[group_store.Group]], Sequence[group_store.Group]]
+
+
 @functools.partial(jax.jit, static_argnames=('config',))
 def _encode(params: Any, tokens: jax.Array, *, config: t5.T5Config) -> jax.Array:
   return reward.RewardT5(config).apply({'params': params}, tokens, method='encode')
@@ -88,6 +91,8 @@ class LearnedReward:
       what these share: 1 % of all prefixes at 128, 5 % at 64 (eight samples of 16
       tokens, Multi30k).
     source_length, target_length: the most tokens, EOS included.
+    encoder_groups: groups -> groups with what the encoder reads in place of their
+      source tokens (see `inputs`); None leaves them.
   """
 
   name = 'learned'
@@ -103,7 +108,9 @@ class LearnedReward:
     max_nodes: int = 128,
     source_length: int,
     target_length: int,
+    encoder_groups: EncoderGroups | None = None,
   ):
+    self._encoder_groups = encoder_groups
     self._params = params
     self._config = config
     self._scale = scale
@@ -132,6 +139,8 @@ class LearnedReward:
     A candidate without any token has the prediction 0, the ratings' mean.
     """
     rewards = [np.zeros(len(group.tokens), np.float32) for group in groups]
+    if self._encoder_groups is not None:
+      groups = self._encoder_groups(groups)
     filled = [row for row, group in enumerate(groups) if group.tokens]
     filled.sort(key=lambda row: len(groups[row].source_tokens))
     block = self._sources * _BATCHES_PER_BLOCK

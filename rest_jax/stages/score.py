@@ -1,5 +1,6 @@
 """Score: every candidate of a group set gets its reward, in files of its own."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,12 +11,14 @@ from rest_jax.data import buckets, columns, group_store, reward_store
 from rest_jax.data import shards as shards_lib
 from rest_jax.models import reward
 from rest_jax.rewards import agreement, learned, normalisers, text
+from rest_jax.rewards import inputs as inputs_lib
 from rest_jax.stages import artifact, overlap, policies
 from rest_jax.stages import progress as progress_lib
 
 VERSION = 1
 NORMALISER_FILE = normalisers.FILE_NAME
 SCALE_FILE = 'rating_scale.json'
+INPUT_FILE = 'reward_input.json'  # absent where the source alone is read
 HISTOGRAM_BINS = 50
 
 Scorer = Callable[[Sequence[group_store.Group]], list[np.ndarray]]
@@ -121,15 +124,30 @@ def load_reward_model(
   source_length, target_length = buckets.feature_lengths(task_feature_lengths)
   model = policies.load_model(reward_model.path, reward.RewardT5, run)
   scale = learned.RatingScale(**paths.read_json(reward_model.path / SCALE_FILE))
+  reward_input = load_reward_input(reward_model)
   return learned.LearnedReward(
     model.params,
     model.config,
     scale,
     mesh=run.mesh,
     batch_size=batch_size,
-    source_length=source_length,
+    source_length=reward_input.longest(model.vocabulary, source_length, target_length),
     target_length=target_length,
+    encoder_groups=functools.partial(
+      inputs_lib.encoder_groups,
+      reward_input=reward_input,
+      vocabulary=model.vocabulary,
+      target_length=target_length,
+    ),
   )
+
+
+def load_reward_input(reward_model: artifact.Artifact) -> inputs_lib.RewardInput:
+  """Reads what the encoder of a trained reward model reads."""
+  file = reward_model.path / INPUT_FILE
+  if not file.exists():
+    return inputs_lib.Source()
+  return inputs_lib.from_dict(paths.read_json(file))
 
 
 def load_normaliser(rewards: artifact.Artifact) -> Any:

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rest_jax import paths
-from rest_jax.data import buckets
+from rest_jax.data import buckets, vocabularies
 from rest_jax.models import heads, reward, t5
 from rest_jax.rewards import agreement, learned
+from rest_jax.rewards import inputs as inputs_lib
 from rest_jax.stages import artifact, fitting, policies, score
 from rest_jax.stages import rated as rated_lib
 from rest_jax.training import reward_objectives
@@ -28,6 +29,7 @@ def train_reward(
   reward_model: artifact.Artifact | None = None,
   optimiser: Any,
   objective: Any = reward_objectives.Regression(),
+  reward_input: inputs_lib.RewardInput = inputs_lib.Source(),
   num_steps: int,
   batch_size: int,
   task_feature_lengths: Mapping[str, int],
@@ -57,6 +59,7 @@ def train_reward(
     reward_model: an earlier one of the same shape to go on from, head included. At
       the start it gives the rewards that it gave, whatever the ratings' new scale.
     optimiser, objective: of `training`, the latter of `reward_objectives`.
+    reward_input: what the encoder reads, of `rewards.inputs`; scoring reads the same.
     num_steps, batch_size: training steps, and sources in each.
     task_feature_lengths: T5X's {'inputs': ..., 'targets': ...}, in tokens.
     bucket_shares, eval_period_steps, patience: as in supervise.
@@ -67,12 +70,13 @@ def train_reward(
 
   Raises:
     ValueError: an argument out of range, ratings without what the objective learns
-      from, or an earlier model of another vocabulary.
+      from or references that the input needs, an earlier model of another vocabulary
+      or input.
   """
   sets = _rated_sets(samples, ratings)
   if not 0 < held_out_fraction < 1:
     raise ValueError(f'held_out_fraction={held_out_fraction} must be between 0 and 1')
-  source_length, target_length = buckets.feature_lengths(task_feature_lengths)
+  lengths = buckets.feature_lengths(task_feature_lengths)
   params = {
     'optimiser': optimiser,
     'objective': objective,
@@ -85,11 +89,24 @@ def train_reward(
     'patience': patience,
     'seed': seed,
     **({'bucket_shares': bucket_shares} if tuple(bucket_shares) != (1.0,) else {}),
+    **({'reward_input': reward_input} if reward_input != inputs_lib.Source() else {}),
   }
 
   def build(work: artifact.Work) -> None:
-    start = _start(run, policy, reward_model)
-    rated, held_out = rated_lib.load(sets, held_out_fraction, seed)
+    start = _start(run, policy, reward_model, reward_input)
+    source_length = reward_input.longest(start.vocabulary, *lengths)
+
+    def encoder_side(side: list[rated_lib.RatedGroup]) -> list[rated_lib.RatedGroup]:
+      groups = inputs_lib.encoder_groups(
+        [one.group for one in side], reward_input, start.vocabulary, lengths[1]
+      )
+      pairs = zip(side, groups, strict=True)
+      return [one._replace(group=group) for one, group in pairs]
+
+    sides = rated_lib.load(sets, held_out_fraction, seed)
+    rated, held_out = map(encoder_side, sides)
+    # Refuses equal ratings, by which no parameters can be chosen.
+    learned.RatingScale.fit(np.concatenate([one.ratings for one in held_out]))
     examples = sum(objective.num_examples(one.ratings, one.judgements) for one in rated)
     if not examples:
       raise ValueError(
@@ -104,7 +121,9 @@ def train_reward(
       scale,
       batch=batch_size,
       samples=max_samples,
-      buckets=buckets.training_buckets(task_feature_lengths, bucket_shares),
+      buckets=buckets.training_buckets(
+        {'inputs': source_length, 'targets': lengths[1]}, bucket_shares
+      ),
       seed=seed,
     )
 
@@ -116,13 +135,13 @@ def train_reward(
         mesh=run.mesh,
         batch_size=batch_size,
         source_length=source_length,
-        target_length=target_length,
+        target_length=lengths[1],
       )
       found = agreement.agreement(
         scorer([one.group for one in held_out]), [one.ratings for one in held_out]
       )
-      values = {k: np.nan if v is None else v for k, v in found.to_dict().items()}
-      return values | {RANK_AGREEMENT: _rank_agreement(found)}
+      known = {k: v for k, v in found.to_dict().items() if v is not None}
+      return known | {RANK_AGREEMENT: _rank_agreement(found)}
 
     fitted = fitting.fit(
       work,
@@ -153,12 +172,12 @@ def train_reward(
       step=fitted.best_step,
     )
     paths.write_json_atomic(work.path / score.SCALE_FILE, dataclasses.asdict(scale))
+    if reward_input != inputs_lib.Source():
+      paths.write_json_atomic(work.path / score.INPUT_FILE, reward_input.to_dict())
+    undefined = {field.name: None for field in dataclasses.fields(agreement.Agreement)}
     work.results.update(
       fitted.results(),
-      held_out={
-        key: value if np.isfinite(value) else None
-        for key, value in fitted.best_evaluation.items()
-      },
+      held_out=undefined | fitted.best_evaluation,
       train_sources=len(rated),
       held_out_sources=len(held_out),
       train_examples=examples,
@@ -191,6 +210,7 @@ class _Start(NamedTuple):
   """What training starts from."""
 
   config: t5.T5Config
+  vocabulary: vocabularies.Vocabulary
   params: Callable[[Any, learned.RatingScale], Any]  # initial parameters, scale -> all
 
 
@@ -198,12 +218,15 @@ def _start(
   run: artifact.Run,
   policy: artifact.Artifact,
   reward_model: artifact.Artifact | None,
+  reward_input: inputs_lib.RewardInput,
 ) -> _Start:
   """The policy under a fresh head, or an earlier reward model whole."""
   if reward_model is None:
     model = policies.load_model(policy.path, t5.T5, run)
     return _Start(
-      model.config, lambda initial, scale: heads.warm_start(initial, model.params)
+      model.config,
+      model.vocabulary,
+      lambda initial, scale: heads.warm_start(initial, model.params),
     )
   files = [one.path / policies.VOCABULARY_FILE for one in (policy, reward_model)]
   if files[0].read_bytes() != files[1].read_bytes():
@@ -211,10 +234,16 @@ def _start(
       f'{reward_model.name} has another vocabulary than {policy.name}: go on from a '
       'reward model that was made with the same corpus'
     )
+  if score.load_reward_input(reward_model) != reward_input:
+    raise ValueError(
+      f'{reward_model.name} reads {score.load_reward_input(reward_model)}, but '
+      f'reward_input is {reward_input}: go on with the same input, or start afresh'
+    )
   earlier = policies.load_model(reward_model.path, reward.RewardT5, run)
   old = learned.RatingScale(**paths.read_json(reward_model.path / score.SCALE_FILE))
   return _Start(
     earlier.config,
+    earlier.vocabulary,
     lambda initial, scale: reward.rescale(
       earlier.params,
       factor=old.stddev / scale.stddev,
