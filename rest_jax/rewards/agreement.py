@@ -72,12 +72,7 @@ def agreement(
   y = np.concatenate([np.zeros(0), *target])
   overall: list[float | None] = [None, None, None]
   if x.size and np.ptp(x) > 0 and np.ptp(y) > 0:
-    ranks = (scipy.stats.rankdata(side)[None] for side in (x, y))
-    overall = [
-      float(_pearson(x[None], y[None])[0]),
-      float(_pearson(*ranks)[0]),
-      float(scipy.stats.kendalltau(x, y).statistic),
-    ]
+    overall = [*_correlations(x, y)]
   return Agreement(
     pearson=overall[0],
     spearman=overall[1],
@@ -89,6 +84,47 @@ def agreement(
     groups_used=int(used.sum()),
     groups_skipped=int((~used).sum()),
   )
+
+
+def resampled_correlations(
+  predicted: Sequence[np.ndarray],
+  target: Sequence[np.ndarray],
+  *,
+  seed: int,
+  num_resamples: int = 1000,
+) -> np.ndarray:  # [resamples, 3] float64, Pearson, Spearman and Kendall over all pairs
+  """The correlations over all pairs in bootstrap resamples of the sources.
+
+  A source takes all its candidates along. Quantiles give an interval; differences of
+  two scorers' rows, of one seed, that of their difference.
+
+  Raises:
+    ValueError: as `agreement`, or a resample in which one side does not vary.
+  """
+  predicted, target = _checked(predicted, target)
+  rng = np.random.default_rng(seed)
+  rows = np.empty((num_resamples, 3))
+  for row in rows:
+    drawn = rng.integers(len(predicted), size=len(predicted))
+    x = np.concatenate([predicted[source] for source in drawn])
+    y = np.concatenate([target[source] for source in drawn])
+    if not (np.ptp(x) > 0 and np.ptp(y) > 0):
+      raise ValueError(
+        f'a resample of {len(predicted)} sources has equal values on one side: '
+        'correlations need more sources, or rewards that differ'
+      )
+    row[:] = _correlations(x, y)
+  return rows
+
+
+def _correlations(x: np.ndarray, y: np.ndarray) -> list[float]:
+  """Pearson, Spearman and Kendall of two [pairs] arrays that vary."""
+  ranks = (scipy.stats.rankdata(side)[None] for side in (x, y))
+  return [
+    float(_pearson(x[None], y[None])[0]),
+    float(_pearson(*ranks)[0]),
+    float(scipy.stats.kendalltau(x, y).statistic),
+  ]
 
 
 def correlations_in_groups(

@@ -118,3 +118,30 @@ def test_undefined_is_none_and_json_able():
 def test_errors(predicted, target, message):
   with pytest.raises(ValueError, match=message):
     agreement.agreement(predicted, target)
+
+
+def test_resamples_take_whole_sources_and_pair_two_scorers():
+  predicted, target = _groups([3, 2, 2, 4])
+  rows = agreement.resampled_correlations(predicted, target, seed=5, num_resamples=40)
+  again = agreement.resampled_correlations(predicted, target, seed=5, num_resamples=40)
+  np.testing.assert_array_equal(rows, again)
+  # What a resample may be, by its sources: a cut through a group gives none of these.
+  possible = []
+  for drawn in np.ndindex(4, 4, 4, 4):
+    x, y = (np.concatenate([side[i] for i in drawn]) for side in (predicted, target))
+    possible.append(
+      (
+        scipy.stats.pearsonr(x, y).statistic,
+        scipy.stats.spearmanr(x, y).statistic,
+        scipy.stats.kendalltau(x, y).statistic,
+      )
+    )
+  gaps = np.abs(rows[:, None] - np.array(possible)[None]).max(axis=-1)
+  assert gaps.min(axis=1).max() < 1e-9
+  assert len(np.unique(rows[:, 0].round(9))) > 10
+  # One seed draws the same sources for any scorer: a monotone map keeps the ranks.
+  curved = [np.exp(values) for values in predicted]
+  other = agreement.resampled_correlations(curved, target, seed=5, num_resamples=40)
+  np.testing.assert_allclose(other[:, 1:], rows[:, 1:], atol=1e-12)
+  with pytest.raises(ValueError, match='has equal values on one side'):
+    agreement.resampled_correlations([np.ones(3)] * 3, target[:1] * 3, seed=0)
