@@ -69,6 +69,7 @@ def train(made, name, samples, **settings):
       'samples': samples,
       'ratings': samples,
       'optimiser': STILL,
+      'reward_input': inputs.SourceAndReference(),
       'num_steps': 2,
       'batch_size': 8,
       'max_samples': 2,
@@ -121,19 +122,9 @@ def test_one_set_in_a_list_is_that_set(made, earlier):
   assert train(made, 'reward_model', [made[2]['lengths']]).path == earlier.path
 
 
-def test_a_model_that_learns_from_pairs_and_reads_references_needs_them(made):
+def test_a_model_that_reads_references_scores_by_them_and_not_without(made, earlier):
   current, _, sets = made
-  trained = train(
-    made,
-    'with_reference',
-    sets['scaled'],
-    objective=reward_objectives.BradleyTerry(),
-    reward_input=inputs.SourceAndReference(),
-    held_out_fraction=0.4,
-  )
-  assert trained.results['train_examples'] == trained.results['train_sources'] > 0
-  assert trained.results['loss_name'] == 'Bradley-Terry'
-  scorer = score.load_reward_model(trained, current, task_feature_lengths=LENGTHS)
+  scorer = score.load_reward_model(earlier, current, task_feature_lengths=LENGTHS)
   groups = list(group_store.iterate_groups(sets['scaled'].path))[:2]
   swapped = [
     dataclasses.replace(one, reference=other.reference)
@@ -144,10 +135,11 @@ def test_a_model_that_learns_from_pairs_and_reads_references_needs_them(made):
   without = dataclasses.replace(groups[0], reference=None)
   with pytest.raises(ValueError, match=f'{without.source_id}.* has no reference'):
     scorer([without])
+  source = inputs.Source()
   with pytest.raises(
     ValueError, match=r'reads SourceAndReference.*go on with the same'
   ):
-    train(made, 'other_input', sets['scaled'], reward_model=trained)
+    train(made, 'other', sets['scaled'], reward_model=earlier, reward_input=source)
 
 
 def test_what_cannot_be_trained_on_is_refused(made):
