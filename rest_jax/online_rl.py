@@ -25,14 +25,16 @@ def online_rl(
   report: rest.Stage,
   ingest_sources: rest.Stage | None = None,
   read_ratings: rest.Stage | None = None,
+  human_evaluation: rest.Stage | None = None,
 ) -> artifact.Artifact:
   """Trains BC further on candidates of its own and returns the report.
 
   Args:
     run: the MODEL_DIR in use.
     online: the learner: PPO, GRPO or RLOO.
-    ingest, ..., report, ingest_sources, read_ratings: as in `rest.rest`. Source-only
-      text is part of the first Grow; the learner's sources are the corpus's.
+    ingest, ..., report, ingest_sources, read_ratings, human_evaluation: as in
+      `rest.rest`. Source-only text is part of the first Grow; the learner's sources are
+      the corpus's.
 
   Returns:
     The report's artifact.
@@ -78,10 +80,14 @@ def online_rl(
     )
     name = learnt.results['loss_name'] if step and learnt.finished else None
     trained.append(report_stage.Trained(policy, evaluation, step, step, name))
+  human = human_evaluation and human_evaluation(
+    run, evaluations=[one.evaluation for one in trained]
+  )
   return report(
     run,
     corpus=corpus,
     reward_model=reward_model,
     trained=trained,
     grown=[report_stage.Grown(1, samples, rewards)],
+    human=human,
   )

@@ -242,6 +242,13 @@ def test_rating_by_hand_joins_a_run(parse, capsys):
     main.run('human_evaluation', dry_run=False)
 
 
+def test_rating_by_hand_joins_another_algorithm(parse, capsys):
+  algorithm = 'gin_configs/experiments/algorithms/ppo.gin'
+  parse('gin_configs/runs/local.gin', algorithm, 'gin_configs/annotate.gin')
+  assert main.run('human_evaluation', dry_run=True) == 0
+  assert 'human_evaluation' in capsys.readouterr().out
+
+
 def test_rating_by_hand_comes_with_its_file(parse):
   parse('gin_configs/runs/local.gin')
   with pytest.raises(ValueError, match=r'another --gin_file=gin_configs/annotate\.gin'):

@@ -40,7 +40,7 @@ def annotate(
     run: a run whose stages have been looked up (`run.history`).
     systems: group sets of the run to rate, side by side: 'evaluate_bc' (samples of a
       policy), 'evaluate_bc/greedy' (its greedy outputs), 'grow_1'. None named takes
-      the samples of every finished evaluation.
+      the samples of every evaluation that is finished at the first start.
     database: the file; None is MODEL_DIR/annotation.sqlite.
     num_sources, num_candidates: how much of each system, see `items.choose`.
     num_shared_sources: how many of the sources every rater gets first, so that raters
@@ -54,7 +54,11 @@ def annotate(
     ValueError: a system that is not there, a file of another study, an address that
       cannot be listened on.
   """
-  chosen = [_system(run, name) for name in systems or _evaluations(run)]
+  path = database_path(run, database)
+  kept = database_lib.Database(path) if path.exists() else None
+  # Evaluations that came later do not change a study that has begun.
+  names = systems or (list(kept.identity['systems']) if kept else _evaluations(run))
+  chosen = [_system(run, name) for name in names]
   identity = {
     'systems': {system.name: print_ for system, print_ in chosen},
     'num_sources': num_sources,
@@ -63,9 +67,7 @@ def annotate(
     'protocol': protocol.identity(),
     'seed': seed,
   }
-  path = database_path(run, database)
-  if path.exists():
-    kept = database_lib.Database(path)
+  if kept is not None:
     changed = fingerprint_lib.differences(kept.identity, identity)
     if changed:
       raise ValueError(

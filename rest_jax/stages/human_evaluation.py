@@ -47,7 +47,8 @@ def human_evaluation(
     seed: of the bootstrap.
 
   Raises:
-    ValueError: no ratings yet, or several systems without the baseline.
+    ValueError: no ratings yet, ratings of another run, or several systems without the
+      baseline.
   """
   evaluations = [e for e in evaluations if e.finished] or evaluations
   path = annotate.database_path(run, database)
@@ -65,6 +66,7 @@ def human_evaluation(
         f'{path} holds no rating yet: rate with --run_mode=annotate, or leave '
         'gin_configs/annotate.gin out of this command'
       )
+    _check_systems(path, kept.identity['systems'], evaluations)
     items = kept.items()
     table = _Table(items, ratings)
     rewards = {e.name: e.results['reward_mean'] for e in evaluations}
@@ -93,6 +95,20 @@ def human_evaluation(
     build=build,
     replaceable=True,
   )
+
+
+def _check_systems(
+  path: Any, systems: Mapping[str, str], evaluations: Sequence[artifact.Artifact]
+) -> None:
+  """Raises ValueError where the run's evaluations are not those that were rated."""
+  prints = {evaluation.name: evaluation.fingerprint for evaluation in evaluations}
+  for system, print_ in systems.items():
+    owner = system.partition('/')[0]
+    if prints.get(owner, print_) != print_:
+      raise ValueError(
+        f'{path} holds ratings of another {owner} than this run has: name the file of '
+        'this run with ANNOTATION_DATABASE'
+      )
 
 
 class _Table:

@@ -257,12 +257,14 @@ def _human(human: artifact.Artifact, trained: Sequence[Trained]) -> dict[str, An
   def named(system: str) -> str:
     owner, _, outputs = system.partition('/')
     one = by_evaluation.get(owner)
-    name = owner if one is None else policy_name(one.grow, one.improve)
+    name = owner if one is None else one.name
     return f'{name}, {outputs}' if outputs else name
 
   systems = []
   for system, owner in zip(results['systems'], owners, strict=True):
-    one = by_evaluation.get(owner) if owners.count(owner) == 1 else None
+    one = by_evaluation.get(owner)
+    if one is not None and (one.algorithm or owners.count(owner) > 1):
+      one = None  # no place of its own on the axis of Algorithm 1
     systems.append(
       {
         **system,

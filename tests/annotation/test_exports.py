@@ -11,9 +11,9 @@ from tests.annotation import study
 READER = judgements.Ratings(rater_column='rater', source_id_column='source_id')
 
 
-@pytest.fixture
-def rated(tmp_path):
-  kept = study.create(tmp_path)
+@pytest.fixture(scope='module')
+def rated(tmp_path_factory):
+  kept = study.create(tmp_path_factory.mktemp('study'))
   drawn = kept.items()
   for place, source in enumerate(drawn.sources):
     for candidate in source.candidates:

@@ -11,7 +11,7 @@ from rest_jax.stages import annotate, human_evaluation
 from tests.annotation import study
 from tests.stages import untrained
 
-NUM_SOURCES = 8
+NUM_SOURCES = 4
 
 
 def _evaluation(current, name, word, reward_mean):
@@ -132,6 +132,21 @@ def test_the_same_settings_go_on_and_others_are_refused(made, begin, tmp_path):
   begin(made[0], seed=1, database=str(tmp_path / 'other.sqlite'))
 
 
+def test_a_study_goes_on_when_more_policies_are_evaluated(made, begin):
+  kept = begin(made[0])
+  _evaluation(made[0], 'evaluate_improve_1_2', 'better', 0.7)
+  assert begin(made[0]).items() == kept.items()
+
+
+def test_ratings_of_another_run_are_refused(made, begin, tmp_path):
+  _rate(begin(made[0]))
+  current = untrained.run(tmp_path / 'other')
+  other = _evaluation(current, 'evaluate_bc', 'another', 0.5)
+  path = str(annotate.database_path(made[0], None))
+  with pytest.raises(ValueError, match='ratings of another evaluate_bc than this run'):
+    human_evaluation.human_evaluation(current, evaluations=[other], database=path)
+
+
 def test_an_unknown_system_lists_those_there_are(made, begin):
   with pytest.raises(ValueError, match=r"'grow_7'.*evaluate_bc, evaluate_improve_1_1"):
     begin(made[0], systems=('grow_7',))
@@ -165,9 +180,9 @@ def test_the_figures_of_a_study(made, begin):
   assert bc['difference'] is None and improved['baseline'] == 'evaluate_bc'
   assert (bc['rank_by_humans'], bc['rank_by_reward']) == (2, 2)
   assert improved['reward_mean'] == 0.6
-  # Ratings 3 and 2, 5 and 4, as often: 1 - (n - 1) 2 n/4 / ... by hand, n = 32.
-  n = 32
-  pooled = np.repeat([3, 2, 5, 4], 8)
+  # Each unit's two ratings differ by 1: as many squared differences as ratings.
+  n = 4 * NUM_SOURCES
+  pooled = np.repeat([3, 2, 5, 4], NUM_SOURCES)
   expected = ((pooled[:, None] - pooled) ** 2).sum() / (n - 1)
   assert results['agreement']['alpha'] == pytest.approx(1 - n / expected)
   (pair,) = results['agreement']['pairs']
