@@ -42,11 +42,11 @@ def _group(i, source_token, candidates):
   )
 
 
-def _write_sets(group_dir, reward_dir, groups, rewards):
-  group_store.write_group_set(group_dir, groups, num_shards=3)
-  for index, (start, stop) in enumerate(shards.ranges(len(groups), 3)):
+def _write_sets(group_dir, reward_dir, groups, rewards, num_shards=3):
+  group_store.write_group_set(group_dir, groups, num_shards=num_shards)
+  for index, (start, stop) in enumerate(shards.ranges(len(groups), num_shards)):
     reward_store.write_rewards(
-      shards.shard_path(reward_dir, index, 3, reward_store.KIND),
+      shards.shard_path(reward_dir, index, num_shards, reward_store.KIND),
       [group.source_id for group in groups[start:stop]],
       rewards[start:stop],
     )
@@ -211,7 +211,10 @@ def test_measure_equals_a_slow_loop(inputs, tmp_path):
     for i in range(20)
   ]
   rewards = [rng.random(len(group.tokens)).astype(np.float32) for group in groups]
-  _write_sets(tmp_path / 'samples', tmp_path / 'rewards', groups, rewards)
+  # Shards of one source and of two: neighbours may have the same place in theirs.
+  _write_sets(
+    tmp_path / 'samples', tmp_path / 'rewards', groups, rewards, num_shards=13
+  )
   data = batches.GroupBatches(
     tmp_path / 'samples',
     reward_dir=tmp_path / 'rewards',
