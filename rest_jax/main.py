@@ -34,6 +34,7 @@ RUN_MODES: dict[str, frozenset[str] | None] = {
   'train_reward': frozenset({'rating_samples', 'ratings', 'train_reward'}),
   'grow': frozenset({'grow'}),
   'score': frozenset({'score'}),
+  'choose': frozenset({'choose'}),
   'train_value': frozenset({'train_value'}),
   'improve': frozenset({'improve'}),
   'evaluate': frozenset({'evaluate'}),

@@ -39,7 +39,7 @@ def online_rl(
   Returns:
     The report's artifact.
   """
-  corpus, sources, bc, reward_model = rest.begin(
+  corpus, sources, bc, reward_model, _ = rest.begin(
     run,
     ingest=ingest,
     supervise=supervise,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from rest_jax import filters
+from rest_jax.refresh import RatedSet, Refreshed
 from rest_jax.stages import artifact
 from rest_jax.stages import report as report_stage
 
@@ -32,6 +33,7 @@ def rest(
   filter_fn: Callable[[float], Any] = filters.GlobalThreshold,
   ingest_sources: Stage | None = None,
   read_ratings: Stage | None = None,
+  refresh: Callable[..., Refreshed] | None = None,
   train_value: Stage | None = None,
   learner: Stage | None = None,
   best_of_n: Stage | None = None,
@@ -49,6 +51,8 @@ def rest(
     filter_fn: makes the filter F(x, y; τ) of a threshold.
     read_ratings: reads a file of ratings, in place of sample_to_rate and rate.
     ingest_sources: reads source-only text for Grow, x ~ p(x); None grows on D.
+    refresh: refits the reward model on ratings of each later Grow's samples; the
+      policies are evaluated by the first reward model all the same.
     train_value: fits a value model to each Grow, for the losses that need one.
     learner: makes the policy that every Improve starts from: `supervise` itself as in
       ReST-EM, or an untrained one. None starts from the policy before it.
@@ -70,7 +74,7 @@ def rest(
     ingest_sources=ingest_sources,
     read_ratings=read_ratings,
   )
-  corpus, sources, bc, reward_model = begun
+  corpus, sources, bc, reward_model, rated = begun
 
   start = learner and learner(run, corpus=corpus)
   policy = bc
@@ -86,6 +90,25 @@ def rest(
       policy=policy,
       grow_step=g,
     )
+    stale = None
+    if refresh is not None and grown:
+      stale = score(
+        run,
+        name=f'score_{g}_stale',
+        samples=samples,
+        reward_model=reward_model,
+        normaliser_from=grown[0].rewards,
+      )
+      reward_model, rated = refresh(
+        run,
+        grow_step=g,
+        corpus=corpus,
+        policy=bc,
+        samples=samples,
+        rewards=stale,
+        reward_model=reward_model,
+        rated=rated,
+      )
     rewards = score(
       run,
       name=f'score_{g}',
@@ -96,7 +119,7 @@ def rest(
     value_model = train_value and train_value(
       run, name=f'value_{g}', policy=bc, samples=samples, rewards=rewards
     )
-    grown.append(report_stage.Grown(g, samples, rewards, value_model))
+    grown.append(report_stage.Grown(g, samples, rewards, value_model, stale))
     previous_threshold = None
     for i, threshold in enumerate(grow_thresholds, start=1):
       # Improve: minimise E_{D_g}[F(x, y; τ_i) · L(x, y; θ)], τ_i rising.
@@ -128,12 +151,17 @@ def rest(
       corpus=corpus,
       policy=policy,
       bc=bc,
-      reward_model=reward_model,
+      reward_model=begun.reward_model,
       rewards=grown[0].rewards,
     )
     trained.append(report_stage.Trained(policy, evaluation, g, i))
   if export is not None:
-    export(run, policies=[policy for *_, policy in policies], others=[reward_model])
+    reward_models = {one.name: one for one in (begun.reward_model, reward_model)}
+    export(
+      run,
+      policies=[policy for *_, policy in policies],
+      others=list(reward_models.values()),
+    )
   selections = []
   if best_of_n is not None:
     for policy in (bc, policies[-1][-1]):
@@ -142,7 +170,7 @@ def rest(
         name=f'best_of_n_{policy.name}',
         corpus=corpus,
         policy=policy,
-        reward_model=reward_model,
+        reward_model=begun.reward_model,
         rewards=grown[0].rewards,
       )
       selections.append(report_stage.Selected(policy, selection))
@@ -152,7 +180,7 @@ def rest(
   return report(
     run,
     corpus=corpus,
-    reward_model=reward_model,
+    reward_model=begun.reward_model,
     trained=trained,
     grown=grown,
     human=human,
@@ -167,6 +195,7 @@ class Begun(NamedTuple):
   sources: artifact.Artifact | None  # source-only text
   bc: artifact.Artifact
   reward_model: artifact.Artifact
+  rated: tuple[RatedSet, ...]  # what the reward model was trained on
 
 
 def begin(
@@ -194,7 +223,7 @@ def begin(
     rated = sample_to_rate(run, corpus=corpus, policy=bc, grow_step=0)
     ratings = rate(run, samples=rated)
   reward_model = train_reward(run, policy=bc, samples=rated, ratings=ratings)
-  return Begun(corpus, sources, bc, reward_model)
+  return Begun(corpus, sources, bc, reward_model, (RatedSet(rated, ratings),))
 
 
 def check_thresholds(thresholds: Sequence[Sequence[float]]) -> None:

@@ -4,7 +4,7 @@ import types
 
 import pytest
 
-from rest_jax import rest
+from rest_jax import refresh, rest
 
 
 @pytest.fixture
@@ -79,3 +79,26 @@ def test_a_grow_may_have_no_improve(run_with):
   assert 'improve_1_1' not in calls
   assert calls['evaluate_supervise']['rewards'] == 'score_1'
   assert len(calls['report']['selected']) == 2
+
+
+def test_a_refreshed_reward_model_scores_what_it_was_refreshed_for(run_with):
+  asked = []
+
+  def refresh_fn(run, *, grow_step, rewards, rated, reward_model, **inputs):
+    asked.append((grow_step, rewards.name, reward_model.name, len(rated)))
+    new = types.SimpleNamespace(name=f'reward_model_{grow_step}')
+    return refresh.Refreshed(new, (*rated, refresh.RatedSet(None, None)))
+
+  calls = run_with(thresholds=((0.6,), (0.6,), (0.6,)), refresh=refresh_fn)
+  # The first Grow's samples are BC's, which the reward model was trained on.
+  assert calls['score_1']['reward_model'] == 'train_reward'
+  assert asked == [
+    (2, 'score_2_stale', 'train_reward', 1),
+    (3, 'score_3_stale', 'reward_model_2', 2),
+  ]
+  assert calls['score_2_stale']['reward_model'] == 'train_reward'
+  assert calls['score_2']['reward_model'] == 'reward_model_2'
+  assert calls['improve_2_1']['reward_model'] == 'reward_model_2'
+  # One yardstick for all policies, and one scale.
+  assert calls['evaluate_improve_2_1']['reward_model'] == 'train_reward'
+  assert calls['score_2']['normaliser_from'] == 'score_1'

@@ -161,6 +161,11 @@ def reward_files(tmp_path):
       {'COMMAND': ('python', 'my_scorer.py'), 'COMMAND_VERSION': '1'},
     ),
     'ensemble': (['gin_configs/rewards/ensemble.gin'], runs),
+    'random': (['gin_configs/rewards/random.gin'], {}),
+    'shuffled': (
+      ['gin_configs/rewards/shuffled.gin'],
+      {'REWARD_MODEL': str(reward_model)},
+    ),
   }
 
 
@@ -173,6 +178,8 @@ def test_a_reward_file_binds_its_scorer_to_all_stages_that_score(
     'metricx': 'regression_checkpoint',
     'external': 'external',
     'ensemble': 'penalised',
+    'random': 'random',
+    'shuffled': 'shuffled_in_groups',
   }
   for name, (files, macros) in reward_files.items():
     macros['MODEL_DIR'] = str(tmp_path / 'run')
@@ -204,6 +211,23 @@ def test_the_variants_of_a_study_can_be_read(path, parse):
     for file in variant.files:
       assert (minimal_run.ROOT / file).is_file(), (variant.name, file)
     main.parse_gin(['gin_configs/runs/local.gin', *variant.files], variant.bindings)
+
+
+def test_a_refresh_joins_a_run(parse, capsys, tmp_path):
+  parse('gin_configs/runs/local.gin', 'gin_configs/refresh.gin')
+  assert main.run('rest', dry_run=True) == 0
+  printed = capsys.readouterr().out
+  for name in ('score_2_stale', 'chosen_2', 'ratings_2', 'reward_model_2'):
+    assert name in printed
+  assert 'chosen_1' not in printed
+
+
+def test_a_refresh_by_people_waits_for_their_ratings(parse, tmp_path):
+  files = ['gin_configs/runs/local.gin', 'gin_configs/refresh_by_people.gin']
+  ratings = str(tmp_path / 'ratings_{grow_step}.tsv')
+  main.parse_gin(files, [f'RATINGS = {ratings!r}', f'MODEL_DIR = {str(tmp_path)!r}'])
+  with pytest.raises(ValueError, match=r'ratings_2\.tsv is not there.*to_rate'):
+    main.run('rest', dry_run=True)
 
 
 def test_best_of_n_joins_a_run(parse, capsys):

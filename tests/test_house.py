@@ -13,7 +13,7 @@ PACKAGE = ROOT / 'rest_jax'
 # From the top down. A room may import rooms of its own floor and of lower floors.
 FLOORS = (
   {'main', 't5x_names', 'experiments'},
-  {'rest', 'online_rl'},
+  {'rest', 'refresh', 'online_rl'},
   {'stages'},
   {
     'training',

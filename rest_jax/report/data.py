@@ -31,8 +31,10 @@ class ReportData:
       `reward_model`: {spearman, kendall, pearson, each also with _in_groups,
         num_pairs, num_groups, normaliser}; null without a learned one.
       `grows`: {name, grow, num_sources, num_candidates, mean_reward,
-        unfinished_fraction, duplicate_fraction, mean_length (tokens), thresholds:
-        [{improve, threshold, kept_fraction, sources_left, emptied_sources}]}.
+        unfinished_fraction, duplicate_fraction, mean_length (tokens), gold_agreement
+        and stale_gold_agreement (before the reward model's refresh): {spearman,
+        spearman_in_groups}, thresholds: [{improve, threshold, kept_fraction,
+        sources_left, emptied_sources}]}.
       `human`: where people rated, {num_ratings, num_raters, num_candidates, systems:
         [{name, baseline, grow, improve, num_sources, rating_mean, rating_interval,
         difference, difference_interval, win_rate, win_rate_interval, wins, ties,

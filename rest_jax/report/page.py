@@ -259,6 +259,7 @@ def render_page(data: ReportData) -> str:
       policies=policies,
       policy_names=list(dict.fromkeys(group.policy for group in groups)),
       quality=_measures(policies, _QUALITY),
+      refreshed=any(grow.get('stale_gold_agreement') for grow in data.grows),
       reward_model=reward_model,
       script=markupsafe.Markup(script),
       selection_rows=selection_rows(selections),

@@ -69,6 +69,7 @@ class Grown(NamedTuple):
   samples: artifact.Artifact
   rewards: artifact.Artifact
   value_model: artifact.Artifact | None = None
+  stale: artifact.Artifact | None = None  # rewards before the reward model's refresh
 
 
 class Selected(NamedTuple):
@@ -241,6 +242,11 @@ def _grow(grown: Grown, trained: Sequence[Trained]) -> dict[str, Any]:
     'mean_reward_model': rewards['mean_reward_model'],
     'mean_reward_data': rewards['mean_reward_data'],
     'gold_agreement': rewards['gold_agreement'],
+    'stale_gold_agreement': (
+      grown.stale.results['gold_agreement']
+      if grown.stale is not None and grown.stale.finished
+      else None
+    ),
     'unfinished_fraction': samples['unfinished_fraction'],
     'duplicate_fraction': samples['duplicate_fraction'],
     'mean_length': samples['mean_length'],
