@@ -1,6 +1,7 @@
 """A small study: two policies' samples of a few sources, hostile texts among them.
 
-`python -m tests.annotation.study DATABASE PORT [VIEW]` serves it, for browser tests.
+`python -m tests.annotation.study DATABASE PORT [VIEW [TOKEN]]` serves it, for browser
+tests.
 """
 
 import pathlib
@@ -79,7 +80,7 @@ def study(kept, view='side_by_side', **options):
   return server.Study(kept, protocol.Protocol(view=view, **options), seed=SEED)
 
 
-def main(path, port, view='side_by_side'):
+def main(path, port, view='side_by_side', token=None):
   """Serves the study, making its file at the first start."""
   target = pathlib.Path(path)
   if target.exists():
@@ -87,7 +88,7 @@ def main(path, port, view='side_by_side'):
   else:
     with tempfile.TemporaryDirectory() as folder:
       kept = database.create(target, draw(pathlib.Path(folder)), {'seed': SEED})
-  rules = guard.access('127.0.0.1', None, study='test')
+  rules = guard.access('127.0.0.1', token, study='test')
   server.serve(
     server.make_app(study(kept, view), rules),
     host='127.0.0.1',

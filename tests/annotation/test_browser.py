@@ -47,8 +47,8 @@ def browser():
 class Server:
   """The study's server, in a process that can be killed and started anew."""
 
-  def __init__(self, path, view):
-    self.path, self.view = path, view
+  def __init__(self, path, view, token=None):
+    self.path, self.view, self.token = path, view, token
     with socket.create_server(('127.0.0.1', 0)) as free:
       self.port = free.getsockname()[1]
     self.process = None
@@ -61,7 +61,13 @@ class Server:
   def start(self):
     program = [sys.executable, '-m', 'tests.annotation.study']
     self.process = subprocess.Popen(
-      [*program, str(self.path), str(self.port), self.view],
+      [
+        *program,
+        str(self.path),
+        str(self.port),
+        self.view,
+        *filter(None, [self.token]),
+      ],
       cwd=minimal_run.ROOT,
       stdout=subprocess.PIPE,
       text=True,
@@ -78,8 +84,8 @@ class Server:
 def serve(tmp_path):
   started = []
 
-  def start(view='side_by_side'):
-    started.append(Server(tmp_path / f'{view}.sqlite', view))
+  def start(view='side_by_side', token=None):
+    started.append(Server(tmp_path / f'{view}.sqlite', view, token))
     return started[-1]
 
   yield start
@@ -248,6 +254,47 @@ def test_no_rating_is_lost_or_doubled_when_the_server_is_killed(browser, serve):
   assert len(written) == NUM_CANDIDATES + 1  # one correction
   assert len({candidate for candidate, _, _ in written}) == NUM_CANDIDATES
   assert len(database.Database(server.path).ratings_of('anna')) == NUM_CANDIDATES
+
+
+def test_a_rating_whose_answer_is_lost_counts_once(browser, serve):
+  server = serve()
+  answers = []
+
+  def lose_two(route):
+    answers.append(route.fetch().json())  # the server has written it
+    if len(answers) <= 2:
+      route.abort()
+    else:
+      route.fulfill(json=answers[-1])
+
+  with open_page(browser, server) as page:
+    go_to_two(page)
+    page.route('**/api/rate', lose_two)
+    page.keyboard.press('4')
+    until(page, lambda: len(answers) == 3)
+    page.wait_for_selector('#alert[hidden]', state='attached')
+    assert [row[1] for row in rows(server)] == [4]
+    page.keyboard.press('u')  # there is one to undo
+    until(page, lambda: rating_of(page, 0) is None)
+    assert [row[2] for row in rows(server)] == [0]
+
+
+def test_the_token_opens_the_page_and_leaves_the_address(browser, serve):
+  token = 'a-token-of-enough-characters'
+  server = serve(token=token)
+  context = browser.new_context()
+  page = context.new_page()
+  assert page.goto(server.address).status == 403
+  assert page.goto(f'{server.address}?token={token}x').status == 403
+  page.goto(f'{server.address}?token={token}')
+  page.wait_for_selector('#name:focus')
+  assert page.url == server.address
+  page.keyboard.type('anna')
+  page.keyboard.press('Enter')
+  wait_for(page, '0 of 6')
+  page.keyboard.press('4')
+  wait_for_rows(page, server, 1)
+  context.close()
 
 
 def test_one_at_a_time_a_digit_is_all_it_takes(browser, serve):
