@@ -138,7 +138,7 @@ def test_logits_are_t5xs(name):
 
 @pytest.mark.parametrize('smoothing, z_loss', [(0.0, 0.0), (0.1, 1e-2)])
 def test_behavioural_cloning_is_t5xs_loss_per_token(smoothing, z_loss):
-  """T5X's loss is a sum: 17 tokens here, so a sum would be 17 times as large."""
+  """T5X's loss is a sum: 20 tokens here, so a sum would be 20 times as large."""
   batch = make_batch()
   tokens = float(batch['decoder_loss_weights'].sum())
   other = theirs(label_smoothing=smoothing, z_loss=z_loss)

@@ -219,7 +219,7 @@ class PolicyModel(models.EncoderDecoderModel):
     self, params: Any, batch: Batch, rng: jax.Array | None = None, **arguments: Any
   ) -> Any:
     """As T5X, with a key that depends on `seed` and on the batch's sources."""
-    rng = jax.random.fold_in(jax.random.PRNGKey(self._seed) if rng is None else rng, 0)
+    rng = jax.random.PRNGKey(0) if rng is None else rng
     sources = batch['encoder_input_tokens'].astype(jnp.uint32)  # [batch, length]
     places = jnp.arange(1, sources.size + 1, dtype=jnp.uint32).reshape(sources.shape)
     # Multiplied by an odd number, so that the high bits count as well; it may wrap.
