@@ -4,7 +4,14 @@ import json
 
 import pytest
 
-from benchmarks import grow_fixed, grow_natural, grow_scaling, rivals, scoring
+from benchmarks import (
+  grow_fixed,
+  grow_natural,
+  grow_scaling,
+  regression_scoring,
+  rivals,
+  scoring,
+)
 
 SHAPE = json.dumps(
   {
@@ -82,6 +89,18 @@ def test_scoring(capsys):
   assert row['largest_difference'] == 0
   assert -6 < row['nats_per_token'] < -2
   assert _last_line(capsys)['rows'] == rows
+
+
+def test_regression_scoring(capsys):
+  sizes = ['--num_texts', '6', '--length', '3', '6', '--token', '48']
+  rows = regression_scoring.main([*ALONE, *sizes, '--batch_tokens', '128'])
+  (row,) = rows
+  assert row['scorer'] == 'ours'
+  assert row['largest_difference'] == 0
+  record = _last_line(capsys)
+  assert record['rows'] == rows
+  assert record['question'].startswith('6 texts of ')
+  assert record['logits'][0] < record['logits'][1]
 
 
 @pytest.mark.parametrize('name', ['transformer', 'ctranslate2_int4', ''])

@@ -227,6 +227,12 @@ def test_a_new_model_scores_as_in_transformers(tmp_path):
   transformers = pytest.importorskip('transformers', reason=reason)
   from tests.goldens import make_regression_goldens
 
+  # Its tokenizer and SentencePiece agree on odd spaces, too.
+  tokenizer = transformers.T5Tokenizer.from_pretrained(GOLDEN)
+  tokens = scorer(convention=convention(keep_eos=True, max_input_tokens=200))._tokens
+  odd = [*texts(), '  two  spaces ', 'source:  candidate: ']
+  for text, row in zip(odd, tokens(odd), strict=True):
+    assert tokenizer(text)['input_ids'] == row.tolist(), text
   model = make_regression_goldens.make_model()
   for dtype in (torch.float32, torch.bfloat16):
     folder = tmp_path / str(dtype)
