@@ -15,6 +15,7 @@ from rest_jax.interop import initial_checkpoint as initial_checkpoint_lib
 from rest_jax.models import t5
 from rest_jax.stages import artifact, fitting, policies
 from rest_jax.training import objectives
+from rest_jax.training import optimiser as optimiser_lib
 
 VERSION = 1
 INFO_FILE = 'model-info.txt'
@@ -103,7 +104,8 @@ def supervise(
       module=t5.T5,
       config=config,
       objective=objective,
-      optimiser=optimiser,
+      # A schedule that decays to the last step has none to decay to.
+      optimiser=optimiser if num_steps else optimiser_lib.Adafactor(),
       batch_fn=data.batch,
       settings=fitting.FitSettings(
         num_steps=num_steps,

@@ -1,6 +1,7 @@
 """Supervise from a checkpoint: taken as it is, trained on, or refused."""
 
 import dataclasses
+import functools
 import json
 
 import jax
@@ -26,7 +27,11 @@ def start(run, corpus, path, *, steps=0, config=CONFIG, name='bc'):
     name=name,
     config=config,
     initial_checkpoint=None if path is None else str(path),
-    optimiser=optimiser.Adafactor(learning_rate=1e-2),
+    optimiser=optimiser.Adafactor(
+      learning_rate=1e-2,
+      warmup_steps=1,
+      schedule=functools.partial(optimiser.linear_decay_schedule, num_steps=steps),
+    ),
     num_steps=steps,
     batch_size=8,
     task_feature_lengths=LENGTHS,
