@@ -30,6 +30,7 @@ class ReportData:
         energy_joules, reused}.
       `reward_model`: {spearman, kendall, pearson, each also with _in_groups,
         num_pairs, num_groups, normaliser}; null without a learned one.
+      `probes`: see report.probes; null where the reward was not probed.
       `grows`: {name, grow, num_sources, num_candidates, mean_reward,
         unfinished_fraction, duplicate_fraction, mean_length (tokens), gold_agreement
         and stale_gold_agreement (before the reward model's refresh): {spearman,

@@ -18,6 +18,7 @@ from rest_jax.report.drawing import (
 )
 from rest_jax.report.human import human_ratings
 from rest_jax.report.outcome import OverOptimisation, over_optimisation
+from rest_jax.report.probes import probe_shares
 from rest_jax.report.run_figures import filter_histograms, stage_times, training_curves
 from rest_jax.report.style import COLOUR, new_axes, report_style
 
@@ -218,6 +219,7 @@ def draw_all(data: ReportData) -> tuple[Drawing, ...]:
       human_ratings(data.summary.get('human')),
       filter_histograms(data),
       training_curves(data),
+      probe_shares(data),
       kl_and_scores(data),
       stage_times(data),
     )

@@ -11,6 +11,7 @@ import jinja2
 import markupsafe
 
 from rest_jax.report import formatting, human
+from rest_jax.report import probes as probes_lib
 from rest_jax.report.browser import shown_groups
 from rest_jax.report.data import Record, ReportData, half_interval, number
 from rest_jax.report.figures import draw_all
@@ -237,6 +238,7 @@ def render_page(data: ReportData) -> str:
   script = _asset('report.js')
   reward_model = data.summary.get('reward_model')
   selections = data.summary.get('best_of_n') or ()
+  probes = data.summary.get('probes')
   return (
     _environment()
     .get_template('report.html.j2')
@@ -257,6 +259,8 @@ def render_page(data: ReportData) -> str:
       normaliser=None if reward_model is None else _normaliser(reward_model),
       num_hidden_groups=num_hidden_groups,
       policies=policies,
+      probe_rows=probes_lib.shown_rows(probes) if probes else (),
+      probes=probes,
       policy_names=list(dict.fromkeys(group.policy for group in groups)),
       quality=_measures(policies, _QUALITY),
       refreshed=any(grow.get('stale_gold_agreement') for grow in data.grows),

@@ -89,7 +89,7 @@ _PLACES = (
 )
 
 
-def _plain(text: str, ascii_only: bool) -> str:
+def plain(text: str, ascii_only: bool) -> str:
   """The text on one line, in ASCII where asked: unknown characters become '?'."""
   text = ' '.join(text.split())
   if ascii_only:
@@ -107,14 +107,14 @@ def _table(
   )
   table.add_column('policy', overflow='fold', min_width=12)
   for column in columns:
-    table.add_column(_plain(column, ascii_only), justify='right', no_wrap=True)
+    table.add_column(plain(column, ascii_only), justify='right', no_wrap=True)
   flagged = {finding.index for finding in over_optimisation(policies)}
   for index, policy in enumerate(policies):
     name = str(policy['name']) + (' !' if index in flagged else '')
-    cells = [_plain(_CELLS[column](policy), ascii_only) for column in columns]
+    cells = [plain(_CELLS[column](policy), ascii_only) for column in columns]
     table.add_row(
       # Text, not markup: a name may hold brackets.
-      *(rich.text.Text(_plain(cell, ascii_only)) for cell in (name, *cells)),
+      *(rich.text.Text(plain(cell, ascii_only)) for cell in (name, *cells)),
       style='red' if index in flagged else None,
     )
   return table
@@ -189,7 +189,7 @@ def print_table(
   warnings += [str(warning) for warning in summary.get('warnings') or ()]
 
   def line(text: str, style: str = '') -> None:
-    console.print(rich.text.Text(_plain(text, ascii_only), style=style), soft_wrap=True)
+    console.print(rich.text.Text(plain(text, ascii_only), style=style), soft_wrap=True)
 
   line(headline(policies), style='bold')
   console.print(

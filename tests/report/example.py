@@ -161,6 +161,49 @@ def _curves(rng: random.Random) -> list[dict[str, Any]]:
   return curves
 
 
+def _probes() -> dict[str, Any]:
+  """Five probes: one failed, one that a coin would pass, one without a pair."""
+  rows = [
+    ('dropped_words', 250, 0.976, [0.949, 0.989], 0.0, 1.24),
+    ('shuffled_words', 255, 1.0, [0.985, 1.0], 0.0, 4.31),
+    ('repeated_sentence', 192, 0.31, [0.249, 0.379], 0.02, -0.62),
+    ('dropped_clause', 10, 0.8, [0.49, 0.943], 0.0, 0.93),
+    ('copied_source', 0, None, None, None, None),
+  ]
+  return {
+    'name': 'probe_reward_model',
+    'scorer': 'reward_model',
+    'split': 'validation',
+    'num_sources': 255,
+    'overall': 0.7715,
+    'rows': [
+      {
+        'name': name,
+        'pairs': pairs,
+        'sources': pairs,
+        'share': share,
+        'interval': interval,
+        'ties': ties,
+        'gap': gap,
+        'not_applicable': 255 - pairs,
+        'left_out': 0,
+        'worst': [
+          {
+            'source_id': f'validation/{place:08d}',
+            'source': f'Ein Satz Nummer {place} über den See.',
+            'better': 'A sentence about the lake.',
+            'worse': HOSTILE if place else 'A sentence. A sentence.',
+            'reward_better': 3.25 - place,
+            'reward_worse': 2.75,
+          }
+          for place in range(2 if pairs else 0)
+        ],
+      }
+      for name, pairs, share, interval, ties, gap in rows
+    ],
+  }
+
+
 def _groups(rng: random.Random, num_sources: int) -> list[dict[str, Any]]:
   groups = []
   names = [policy['name'] for policy in policies()]
@@ -217,6 +260,7 @@ def full_example(seed: int = 0, num_sources: int = 12) -> ReportData:
       'normaliser': 'empirical CDF',
     },
     'grows': [_grow(1), _grow(2)],
+    'probes': _probes(),
     'warnings': ['The filter τ = 0.9 of G=2 I=3 emptied 64.0 % of the sources.'],
     'settings': {
       'seed': 7,

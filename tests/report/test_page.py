@@ -55,9 +55,9 @@ def page():
 def test_full_page_is_well_formed(page):
   parsed = _Page(page)
   assert page.startswith('<!DOCTYPE html>')
-  assert parsed.count('figure') == 6
-  # Scores 2, quality 2, histograms 2, training 5, KL 2, time 1.
-  assert parsed.count('svg') == 14
+  assert parsed.count('figure') == 7
+  # Scores 2, quality 2, histograms 2, training 5, probes 1, KL 2, time 1.
+  assert parsed.count('svg') == 15
   ids = parsed.attributes('id')
   assert len(ids) == len(set(ids))
 
@@ -129,6 +129,8 @@ def test_outcome_table_and_sections(page):
     '0.571 ± 0.006',
     "Inside one source's group 0.361 0.274 0.349",
     'G=2 I=3 0.900 10.1 % 540 960 64.0 %',
+    'repeated sentence ▲ , not surely better than a coin 192 31.0 % (24.9 to 37.9) '
+    '2.0 % −0.620 63 0',
     'improve-2-2 improve 5 min 00 s 4 min 48 s 1.14 GiB – new',
     'rest_jax --gin_file=runs/everyday.gin',
     'The filter τ = 0.9 of G=2 I=3 emptied 64.0 % of the sources.',
@@ -152,6 +154,7 @@ def test_over_optimisation_shows_only_where_it_should(page):
   assert 'Proxy and gold part ways' in page and 'class="flagged"' in page
   data = full_example(num_sources=1)
   data.policies[-1].update(gold_mean=0.59, gold_interval=[0.58, 0.60])
+  data.summary['probes'] = None  # which has marks of its own
   calm = render_page(data)
   assert 'Proxy and gold part ways' not in calm and 'class="flagged"' not in calm
   assert '▲' not in calm
@@ -163,7 +166,14 @@ def test_minimal_page():
   assert parsed.count('svg') == 0 and parsed.count('figure') == 0
   text = ''.join(parsed.text)
   assert 'BC (G=0, I=0) was trained' in text
-  for absent in ('None', 'nan', 'Samples', 'Over-optimisation', 'Grow and filters'):
+  for absent in (
+    'None',
+    'nan',
+    'Samples',
+    'Probes',
+    'Over-optimisation',
+    'Grow and filters',
+  ):
     assert absent not in re.sub(r"'use strict'.*", '', text, flags=re.DOTALL)
 
 
@@ -191,6 +201,6 @@ def test_a_large_run_stays_under_its_size():
       candidate['text'] *= 12
   page = render_page(data)
   assert len(page.encode()) < 1_500_000
-  shown = page.count('<details class="group"')
+  shown = page.count('<details class="group" data-policy')
   assert f'{1200 - shown} more groups are left out' in page
   assert 80 < shown < 1200  # a few dozen always fit
