@@ -32,6 +32,7 @@ RUN_MODES: dict[str, frozenset[str] | None] = {
   'ingest': frozenset({'ingest'}),
   'supervise': frozenset({'ingest', 'supervise'}),
   'train_reward': frozenset({'rating_samples', 'ratings', 'train_reward'}),
+  'probe': frozenset({'probe'}),
   'grow': frozenset({'grow'}),
   'score': frozenset({'score'}),
   'choose': frozenset({'choose'}),

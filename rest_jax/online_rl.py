@@ -26,20 +26,21 @@ def online_rl(
   ingest_sources: rest.Stage | None = None,
   read_ratings: rest.Stage | None = None,
   human_evaluation: rest.Stage | None = None,
+  probe: rest.Stage | None = None,
 ) -> artifact.Artifact:
   """Trains BC further on candidates of its own and returns the report.
 
   Args:
     run: the MODEL_DIR in use.
     online: the learner: PPO, GRPO or RLOO.
-    ingest, ..., report, ingest_sources, read_ratings, human_evaluation: as in
-      `rest.rest`. Source-only text is part of the first Grow; the learner's sources are
-      the corpus's.
+    ingest, ..., report, ingest_sources, read_ratings, probe, human_evaluation: as
+      in `rest.rest`. Source-only text is part of the first Grow; the learner's sources
+      are the corpus's.
 
   Returns:
     The report's artifact.
   """
-  corpus, sources, bc, reward_model, _ = rest.begin(
+  corpus, sources, bc, reward_model, _, probed = rest.begin(
     run,
     ingest=ingest,
     supervise=supervise,
@@ -48,6 +49,7 @@ def online_rl(
     train_reward=train_reward,
     ingest_sources=ingest_sources,
     read_ratings=read_ratings,
+    probe=probe,
   )
   # Nothing learns from the first Grow here: it fits the map of rewards to [0, 1].
   samples = grow(
@@ -90,4 +92,5 @@ def online_rl(
     trained=trained,
     grown=[report_stage.Grown(1, samples, rewards)],
     human=human,
+    probed=probed,
   )

@@ -36,6 +36,7 @@ def rest(
   refresh: Callable[..., Refreshed] | None = None,
   train_value: Stage | None = None,
   learner: Stage | None = None,
+  probe: Stage | None = None,
   best_of_n: Stage | None = None,
   human_evaluation: Stage | None = None,
   export: Stage | None = None,
@@ -56,6 +57,8 @@ def rest(
     train_value: fits a value model to each Grow, for the losses that need one.
     learner: makes the policy that every Improve starts from: `supervise` itself as in
       ReST-EM, or an untrained one. None starts from the policy before it.
+    probe: asks the reward model about pairs of texts, and may refuse to Grow on it;
+      None asks nothing.
     best_of_n: how BC and the last policy do by the best of N samples; None skips it.
     human_evaluation: what people's ratings of the policies say; None skips it.
     export: writes a model for Hugging Face and T5X; None skips it.
@@ -73,8 +76,9 @@ def rest(
     train_reward=train_reward,
     ingest_sources=ingest_sources,
     read_ratings=read_ratings,
+    probe=probe,
   )
-  corpus, sources, bc, reward_model, rated = begun
+  corpus, sources, bc, reward_model, rated, probed = begun
 
   start = learner and learner(run, corpus=corpus)
   policy = bc
@@ -185,6 +189,7 @@ def rest(
     grown=grown,
     human=human,
     selected=selections,
+    probed=probed,
   )
 
 
@@ -196,6 +201,7 @@ class Begun(NamedTuple):
   bc: artifact.Artifact
   reward_model: artifact.Artifact
   rated: tuple[RatedSet, ...]  # what the reward model was trained on
+  probed: artifact.Artifact | None  # what probes of the reward found
 
 
 def begin(
@@ -208,8 +214,9 @@ def begin(
   train_reward: Stage,
   ingest_sources: Stage | None,
   read_ratings: Stage | None,
+  probe: Stage | None,
 ) -> Begun:
-  """The corpus, BC and the reward model; arguments as in `rest`."""
+  """The corpus, BC, the reward model and its probes; arguments as in `rest`."""
   corpus = ingest(run)
   sources = ingest_sources and ingest_sources(run, vocabulary_from=corpus)
 
@@ -223,7 +230,8 @@ def begin(
     rated = sample_to_rate(run, corpus=corpus, policy=bc, grow_step=0)
     ratings = rate(run, samples=rated)
   reward_model = train_reward(run, policy=bc, samples=rated, ratings=ratings)
-  return Begun(corpus, sources, bc, reward_model, (RatedSet(rated, ratings),))
+  probed = probe and probe(run, corpus=corpus, policy=bc, reward_model=reward_model)
+  return Begun(corpus, sources, bc, reward_model, (RatedSet(rated, ratings),), probed)
 
 
 def check_thresholds(thresholds: Sequence[Sequence[float]]) -> None:

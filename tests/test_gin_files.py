@@ -320,6 +320,17 @@ def test_a_reward_model_may_read_references(parse):
   assert reference.configurable.wrapped is inputs.SourceAndReference
 
 
+@pytest.mark.parametrize(
+  ('run', 'name'), [('local', 'probe_reward_model'), ('own_reward', 'probe_reward')]
+)
+def test_probes_join_a_run_before_its_first_grow(parse, capsys, run, name):
+  parse(f'gin_configs/runs/{run}.gin', 'gin_configs/probe.gin')
+  assert main.run('rest', dry_run=True) == 0
+  printed = capsys.readouterr().out
+  assert printed.index('reward_model ') < printed.index(f'{name} ')
+  assert printed.index(f'{name} ') < printed.index('grow_1 ')
+
+
 @pytest.mark.parametrize('path', RUNS, ids=_name)
 def test_the_thresholds_of_a_run_file_rise(path):
   main.parse_gin([str(path)], [])

@@ -158,8 +158,8 @@ def test_a_sweep_shares_what_has_not_changed(finished, tmp_path, capsys):
 
 
 def test_run_modes_one_after_the_other_do_the_same(finished, tmp_path):
-  # The last three are not in this run.
-  others = ('rest', 'ingest', 'best_of_n', 'train_value', 'online')
+  # The last four are not in this run.
+  others = ('rest', 'ingest', 'probe', 'best_of_n', 'train_value', 'online')
   modes = [mode for mode in main.RUN_MODES if mode not in others]
   for _ in range(3):  # Grow 2 follows the Improve steps of Grow 1
     for mode in modes:
@@ -212,6 +212,29 @@ def test_a_threshold_that_does_not_suit_the_rewards(
   # Both are printed with six digits.
   assert float(found[1]) == pytest.approx(results['mean_reward'], rel=1e-5)
   assert float(found[2]) == pytest.approx(results['max_reward'], rel=1e-5)
+
+
+def test_a_reward_below_its_minimum_is_not_grown_on():
+  called = []
+
+  def stage(name):
+    def call(run, **inputs):
+      called.append(name)
+      return name, inputs
+
+    return call
+
+  def refuse(run, *, corpus, policy, reward_model):
+    assert (corpus[0], policy[0], reward_model[0]) == ('ingest', 'supervise', 'train')
+    raise ValueError('copied_source')
+
+  before = ('ingest', 'supervise', 'sample_to_rate', 'rate')
+  stages = {name: stage(name) for name in (*before, 'grow', 'score', 'report')}
+  stages |= {name: stage(name) for name in ('improve', 'evaluate')}
+  stages |= {'train_reward': stage('train'), 'thresholds': ((),)}
+  with pytest.raises(ValueError, match='copied_source'):
+    rest.rest(None, **stages, probe=refuse)
+  assert called == [*before, 'train']
 
 
 def test_a_vocabulary_larger_than_the_embedding_is_named(finished, tmp_path):

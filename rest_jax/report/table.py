@@ -164,7 +164,7 @@ def human_table(found: Record, *, ascii_only: bool = False) -> rich.table.Table:
   for system in found['systems']:
     cells = human.cells(system)
     texts = (str(system['name']), *(str(cells[place]) for place in wanted))
-    table.add_row(*(rich.text.Text(_plain(text, ascii_only)) for text in texts))
+    table.add_row(*(rich.text.Text(plain(text, ascii_only)) for text in texts))
   return table
 
 

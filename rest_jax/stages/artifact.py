@@ -145,7 +145,7 @@ class Run:
     self.config_text = config_text
     self._roots = [self.model_dir, *(paths.as_path(root) for root in reuse_from)]
     self._only = only
-    self._dry_run = dry_run
+    self.dry_run = dry_run
     self.history: list[HistoryEntry] = []
     if not dry_run:
       self.model_dir.mkdir(parents=True, exist_ok=True)
@@ -203,7 +203,7 @@ class Run:
       _refuse(path, identity)
     ready = all(value.finished for value in present.values())
     allowed = self._only is None or bool({stage, name} & self._only)
-    if self._dry_run or not ready or not allowed:
+    if self.dry_run or not ready or not allowed:
       return self._log(Artifact(name, stage, path, print_, False), 'planned', size)
     progress_lib.say(f'{name}: started ({stage})')
     directory = self.model_dir / WORK_DIR / f'{name}-{print_[:12]}'
@@ -246,7 +246,7 @@ class Run:
 
   def _log(self, artifact: Artifact, outcome: str, size: Mapping[str, Any]) -> Artifact:
     self.history.append(HistoryEntry(artifact, outcome, size))
-    if outcome == 'reused' and not self._dry_run:
+    if outcome == 'reused' and not self.dry_run:
       progress_lib.say(f'{artifact.name}: reused')
     return artifact
 

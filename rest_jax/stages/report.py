@@ -12,6 +12,7 @@ from rest_jax import paths
 from rest_jax.data import group_store, reward_store, shards
 from rest_jax.report import data as report_data
 from rest_jax.report import page
+from rest_jax.report import probes as probes_report
 from rest_jax.stages import artifact
 
 VERSION = 1
@@ -89,6 +90,7 @@ def report(
   grown: Sequence[Grown],
   human: artifact.Artifact | None = None,
   selected: Sequence[Selected] = (),
+  probed: artifact.Artifact | None = None,
   num_groups: int = 12,
   seed: int | None = None,
 ) -> artifact.Artifact:
@@ -102,7 +104,8 @@ def report(
     run: the MODEL_DIR in use.
     name: of the artifact.
     corpus, reward_model, trained, grown, selected: what the run made.
-    human: what people's ratings say; None, or not finished, leaves it out.
+    human, probed: what people's ratings say, and what probes of the reward found;
+      None, or not finished, leaves it out.
     num_groups: sample groups of each policy to show.
     seed: of the run, to be written down.
   """
@@ -123,11 +126,14 @@ def report(
   else:
     human = None
   inputs |= {s.selection.name: s.selection for s in selected}
+  if probed is not None and probed.finished:
+    inputs[probed.name] = probed
   history = [entry for entry in run.history if entry.artifact.finished]
   outcomes = [(entry.artifact.name, entry.outcome) for entry in history]
   params = {'num_groups': num_groups, 'outcomes': outcomes}
 
   def build(work: artifact.Work) -> None:
+    probes = _probes(probed)
     summary = {
       'policies': [_policy(t) for t in trained],
       'stages': [_stage(entry) for entry in history],
@@ -136,7 +142,8 @@ def report(
       'value_models': [_value_model(g, value_model) for g, value_model in valued],
       **({'human': _human(human, trained)} if human is not None else {}),
       'best_of_n': [_selected(s, trained) for s in selected],
-      'warnings': _warnings(trained, grown),
+      **({'probes': probes} if probes else {}),
+      'warnings': _warnings(trained, grown, probes),
       'settings': _settings(run, corpus, trained, seed),
     }
     paths.write_json_atomic(work.path / 'summary.json', summary)
@@ -298,7 +305,16 @@ def _selected(selected: Selected, trained: Sequence[Trained]) -> dict[str, Any]:
   }
 
 
-def _warnings(trained: Sequence[Trained], grown: Sequence[Grown]) -> list[str]:
+def _probes(probed: artifact.Artifact | None) -> dict[str, Any] | None:
+  """What the probes found, under the artifact's name."""
+  if probed is None or not probed.finished:
+    return None
+  return {'name': probed.name, **probed.results}
+
+
+def _warnings(
+  trained: Sequence[Trained], grown: Sequence[Grown], probes: dict[str, Any] | None
+) -> list[str]:
   """Sentences about what a reader should not overlook."""
   warnings = []
   for one in trained:
@@ -324,7 +340,7 @@ def _warnings(trained: Sequence[Trained], grown: Sequence[Grown]) -> list[str]:
         f'nearly unlike the gold measure (Spearman {inside:.2f}): a filter chooses '
         'there, and has little to go by'
       )
-  return warnings
+  return warnings + (probes_report.warnings(probes) if probes else [])
 
 
 def _settings(

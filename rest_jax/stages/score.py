@@ -206,7 +206,7 @@ def _score_shard(
       rewards = [values.mean(axis=1) for values in ratings]
     else:
       rewards = score_groups(groups)
-  _check_rewards(groups, rewards)
+  check_rewards(groups, rewards)
   source_ids = [group.source_id for group in groups]
 
   def write() -> None:
@@ -216,7 +216,7 @@ def _score_shard(
   return write
 
 
-def _check_rewards(
+def check_rewards(
   groups: Sequence[group_store.Group], rewards: Sequence[np.ndarray]
 ) -> None:
   """Raises ValueError where a scorer's answer is not one number per candidate."""
