@@ -11,6 +11,8 @@ import numpy as np
 from etils import epath
 
 from rest_jax import paths
+from rest_jax.experiments import figure
+from rest_jax.report import outcome
 
 # Results of the table: key of summary.json's policies, head, digits.
 COLUMNS = (
@@ -89,12 +91,33 @@ def write(
   failures: Mapping[str, str],
   rows: str,
 ) -> None:
-  """Writes study.json and study.md."""
+  """Writes study.json, study.md and study.svg."""
   found = {'policies': list(records), 'failures': dict(failures)}
   paths.write_json_atomic(root / 'study.json', found)
-  lines = markdown(variants, records, rows)
+  lines = [*markdown(variants, records, rows), '', *findings(variants, records)]
   lines += [f'\n{name} failed: {message}' for name, message in failures.items()]
   paths.write_text_atomic(root / 'study.md', '\n'.join(lines) + '\n')
+  if records:
+    paths.write_text_atomic(root / 'study.svg', figure.draw(variants, records))
+
+
+def findings(
+  variants: Sequence[str], records: Sequence[Mapping[str, Any]]
+) -> list[str]:
+  """Where each variant's gold is highest, and where it parts from the reward."""
+  lines = []
+  for variant in variants:
+    mine = [record for record in records if record['variant'] == variant]
+    for seed in dict.fromkeys(record['seed'] for record in mine):
+      policies = [record for record in mine if record['seed'] == seed]
+      best = max(policies, key=lambda policy: policy['gold_mean'])
+      line = (
+        f'- {variant}, seed {seed}: gold is highest at {best["name"]}, '
+        f'{best["gold_mean"]:.3f}, and {policies[-1]["gold_mean"]:.3f} at the last.'
+      )
+      parted = outcome.over_optimisation(policies)
+      lines.append(' '.join([line, *(finding.sentence for finding in parted)]))
+  return lines
 
 
 def markdown(

@@ -5,7 +5,7 @@ import json
 import pytest
 from etils import epath
 
-from rest_jax.experiments import table
+from rest_jax.experiments import figure, table
 
 
 def policy(variant, seed, name, reward, **fields):
@@ -55,6 +55,37 @@ def test_several_seeds_give_their_mean_and_deviation():
   # 0.5, 0.6, 0.7: deviation sqrt(0.02 / 2) = 0.1, not the population's 0.082.
   assert row[head.index('reward')] == '0.600 ± 0.100'
   assert row[2] == '3' and bc[2] == '2'
+
+
+def test_findings_name_the_step_where_gold_and_reward_part():
+  def step(name, grow, reward, gold):
+    bounds = [gold - 0.01, gold + 0.01]
+    fields = {'grow': grow, 'improve': 1, 'gold_mean': gold, 'gold_interval': bounds}
+    return policy('A', 0, name, reward, **fields)
+
+  records = [
+    step('BC', 0, 0.5, 0.6),
+    step('one', 1, 0.6, 0.7),
+    step('two', 1, 0.7, 0.5),
+  ]
+  (line,) = table.findings(['A', 'B'], records)
+  assert line.startswith('- A, seed 0: gold is highest at one, 0.700, and 0.500 at')
+  assert 'two may over-optimise the reward model: from one, gold falls' in line
+  (line,) = table.findings(['A'], records[:2])
+  assert 'over-optimise' not in line
+
+
+def test_the_figure_has_the_mean_over_seeds_of_every_variant():
+  records = [
+    policy('A', seed, name, 0.5 + 0.1 * seed + 0.2 * step, gold_mean=0.4)
+    for seed in range(2)
+    for step, name in enumerate(('BC', 'one'))
+  ]
+  found = figure.curves(['A', 'absent'], records)
+  assert list(found) == ['A']
+  assert [s['reward_mean'] for s in found['A']] == pytest.approx([0.55, 0.75])
+  svg = figure.draw(['A'], records)
+  assert svg.count('<svg') == 1 and '>A<' in svg.replace('\n', '')
 
 
 @pytest.fixture
