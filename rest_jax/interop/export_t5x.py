@@ -106,6 +106,9 @@ def gin_text(
     bound = f'{made}.sentencepiece_model_file = {file!r}'
   return f"""# A model of rest_jax for T5X, to be named before a run file of T5X's:
 #   --gin_file={place.parent / GIN_FILE}
+# It has no optimiser's state. To train on from it, T5X begins with a fresh one:
+#   utils.RestoreCheckpointConfig.fallback_to_scratch = True
+#   utils.RestoreCheckpointConfig.assignment_map = (('state/param_states.*', None),)
 from __gin__ import dynamic_registration
 
 import seqio
