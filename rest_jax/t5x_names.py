@@ -8,8 +8,8 @@ import re
 
 # For each macro of T5X's gin files that no file of a run may define.
 MACROS: dict[str, str] = {
-  'CHECKPOINT_PATH': 'a stage reads the artifacts that its inputs name. To start the '
-  'policy from a checkpoint of T5X or Hugging Face set INITIAL_CHECKPOINT_PATH',
+  'CHECKPOINT_PATH': 'a stage reads the artifacts that its inputs name. To sample '
+  'from a checkpoint as it is set INITIAL_CHECKPOINT_PATH, and TRAIN_STEPS = 0',
   'EVALUATOR_NUM_EXAMPLES': 'set improve.improve.num_eval_sources',
   'EVALUATOR_USE_MEMORY_CACHE': 'leave it out: a split is read once, by ingest',
   'EVAL_STEPS': 'an evaluation reads a whole split, or the first sources of it: set '

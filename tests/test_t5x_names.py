@@ -29,8 +29,10 @@ def binding_names():
   """The full names: a row may leave out the class of the row before."""
   names, last = [], ''
   for name in rows('Bindings'):
-    last = last if name.startswith('...') else name.rsplit('.', 1)[0]
-    names.append(name.replace('...', f'{last}.').replace('.*', '.dtype'))
+    own = name.lstrip('.')
+    last = last if name.startswith('.') else name.rsplit('.', 1)[0]
+    full = f'{last}.{own}' if name.startswith('.') else name
+    names.append(full.replace('.*', '.dtype'))
   return names
 
 
