@@ -190,9 +190,9 @@ def test_a_reward_file_binds_its_scorer_to_all_stages_that_score(
     assert 'score_1' in capsys.readouterr().out
     scorers = [
       fingerprint.describe(gin.get_bindings(f'{stage}.{stage}')['scorer'])
-      for stage in ('score', 'improve', 'evaluate')
+      for stage in ('score', 'improve', 'evaluate', 'online', 'best_of_n')
     ]
-    assert scorers[0] == scorers[1] == scorers[2]
+    assert all(scorer == scorers[0] for scorer in scorers)
     assert scorers[0]['scorer'] == kinds[name]
 
 
