@@ -16,7 +16,7 @@ SETTINGS = sampler_lib.SamplerSettings(batch_size=8)
 SOURCES, SAMPLES = 6, 2
 
 
-def dislikes_copies(source, candidate, reference):
+def loves_copies(source, candidate, reference):
   """An oracle but for copies of the source, which it loves."""
   return 2.0 if candidate == source else float(candidate == reference)
 
@@ -33,7 +33,7 @@ def house(tmp_path_factory):
 
 def _probe(run, inputs, **changed):
   options = {
-    'scorer': text.PerCandidate(dislikes_copies, name='copier'),
+    'scorer': text.PerCandidate(loves_copies, name='copier'),
     'num_sources': SOURCES,
     'num_samples': SAMPLES,
     'task_feature_lengths': LENGTHS,
