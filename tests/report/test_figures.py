@@ -186,6 +186,7 @@ def test_everything_is_labelled_and_described(data):
     'quality',
     'filters',
     'training',
+    'probes',
     'over-optimisation',
     'time',
   ]
