@@ -29,6 +29,8 @@ class RewardArtifact:
     retokenise: tokenise texts with the reward model's vocabulary, where the groups
       have another. Else their tokens are read as they are, which needs the same
       vocabulary; that is checked on every source.
+    source_prefix: that of the groups' corpus (`ingest`), which stands before each
+      source's tokens and not in its text.
     task_feature_lengths: T5X's {'inputs': ..., 'targets': ...}, the most tokens; by
       default those that it was trained with.
     mesh: the devices; all of them along `data` by default.
@@ -45,6 +47,7 @@ class RewardArtifact:
     path: paths.PathLike,
     *,
     retokenise: bool = False,
+    source_prefix: str = '',
     task_feature_lengths: Mapping[str, int] | None = None,
     mesh: jax.sharding.Mesh | None = None,
     batch_size: int = 32,
@@ -52,7 +55,7 @@ class RewardArtifact:
   ):
     self.name = name
     self._model = artifact.read_finished(path, stage=STAGE)
-    self._retokenise = retokenise
+    self._retokenise, self._source_prefix = retokenise, source_prefix
     if task_feature_lengths is None:
       task_feature_lengths = self._model.record['params']['task_feature_lengths']
     self._lengths = dict(task_feature_lengths)
@@ -68,6 +71,7 @@ class RewardArtifact:
       'scorer': 'reward_artifact',
       'fingerprint': self._model.fingerprint,
       'retokenise': self._retokenise,
+      **({'source_prefix': self._source_prefix} if self._source_prefix else {}),
     }
 
   def __call__(self, groups: Sequence[Group]) -> list[np.ndarray]:
@@ -85,14 +89,16 @@ class RewardArtifact:
     return scorer(groups)
 
   def _retokenised(self, group: Group) -> Group:
-    source, *candidates = self._vocabulary.encode_batch([group.source, *group.texts])
+    texts = [self._source_prefix + group.source, *group.texts]
+    source, *candidates = self._vocabulary.encode_batch(texts)
     return dataclasses.replace(
       group, source_tokens=source, tokens=tuple(candidates), token_log_probs=None
     )
 
   def _check_tokens(self, groups: Sequence[Group]) -> None:
     """Raises ValueError where sources were tokenised by another vocabulary."""
-    encoded = self._vocabulary.encode_batch([group.source for group in groups])
+    texts = [self._source_prefix + group.source for group in groups]
+    encoded = self._vocabulary.encode_batch(texts)
     for group, tokens in zip(groups, encoded, strict=True):
       # A source that ingest has cut is the beginning of the whole.
       kept = group.source_tokens[:-1]
@@ -100,7 +106,8 @@ class RewardArtifact:
         raise ValueError(
           f'source {group.source_id!r} has tokens {kept[:8].tolist()}... and the '
           f'vocabulary of {self._model.path} gives {tokens[:8].tolist()}...: the '
-          'reward model knows other tokens. Bind retokenise = True'
+          'reward model knows other tokens. Bind retokenise = True, or source_prefix '
+          'where the corpus has one'
         )
 
 
