@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from rest_jax.data import group_store, reward_store, shards
+from rest_jax.data import group_store, reward_store, shards, vocabularies
 from rest_jax.rewards import compose, normalisers
 from rest_jax.stages import reward_artifact, score
 from rest_jax.training import mesh as mesh_lib
@@ -99,6 +99,22 @@ def test_texts_may_be_tokenised_anew(finished, groups):
   )
   with pytest.raises(ValueError, match='longer than the longest length'):
     short(groups)
+
+
+def test_the_prefix_of_a_corpus_stands_before_its_sources(finished, groups):
+  vocabulary = vocabularies.Vocabulary.load(finished / 'reward_model/vocabulary.model')
+  prefixed = [
+    dataclasses.replace(g, source_tokens=vocabulary.encode('zu: ' + g.source))
+    for g in groups
+  ]
+  with pytest.raises(ValueError, match='source_prefix where the corpus has one'):
+    _scorer(finished)(prefixed)
+  known = _scorer(finished, source_prefix='zu: ')
+  anew = _scorer(finished, source_prefix='zu: ', retokenise=True)
+  for found, expected in zip(anew(groups), known(prefixed), strict=True):
+    np.testing.assert_array_equal(found, expected)
+  assert 'source_prefix' not in _scorer(finished).identity()
+  assert known.identity()['source_prefix'] == 'zu: '
 
 
 def test_a_source_that_ingest_has_cut_is_known(finished, groups):
