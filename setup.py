@@ -55,6 +55,7 @@ EXTRAS_REQUIRE = {
     'pre-commit>=4.0',
     'pytest>=8.3',
     'pytest-timeout>=2.3',
+    'pytest-xdist>=3.6',
     'ruff>=0.9',
   ],
   # Only to regenerate the goldens against the Hugging Face models.

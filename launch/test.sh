@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what is missing and runs the tests.
 #
-#   launch/test.sh                           all of them, quietly, slowest listed
+#   launch/test.sh                           all of them, quietly, slowest listed, in
+#                                            as many processes as there are cores
 #   launch/test.sh tests/test_filters.py -v  what you name, with pytest's own flags
 #
 # Paths start at the root of the checkout. The checks of style and types are in
@@ -21,6 +22,7 @@ cd "$root"
 export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-3}
 
 if [[ $# -eq 0 ]]; then
-  set -- -q --durations=15
+  # A file's tests stay together: they share what its fixtures have made.
+  set -- -q --durations=15 -n auto --dist loadfile
 fi
 exec .venv/bin/python -m pytest "$@"

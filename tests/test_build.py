@@ -176,7 +176,8 @@ def tree_targets() -> dict[str, Target]:
       'py_library',
       'tests_support',
       support,
-      dependencies(support, 'tests_support') | {'pytest', 'pytest-timeout'},
+      dependencies(support, 'tests_support')
+      | {'pytest', 'pytest-timeout', 'pytest-xdist'},
       data_patterns('tests') | {'pyproject.toml'},
     )
   )

@@ -100,10 +100,11 @@ def run_study(
       except (ValueError, FloatingPointError) as error:
         failures[f'{variant.name}, seed {seed}'] = main.plain_message(error)
         print(f'study: {variant.name}, seed {seed} failed: {error}', file=sys.stderr)
-        continue
-      made.append(str(directory))
+      else:
+        made.append(str(directory))
+        if not dry_run:
+          records += table.policies_of(variant.name, seed, directory, sources)
       if not dry_run:
-        records += table.policies_of(variant.name, seed, directory, sources)
         table.write(root, [v.name for v in variants], records, failures, rows)
   if not dry_run:
     print((root / 'study.md').read_text())

@@ -47,7 +47,8 @@ def require_progress(run: artifact.Run, mode: str, only: Collection[str]) -> Non
   else:
     raise ValueError(
       f'--run_mode={mode}: this run has no stage of the kind; best_of_n comes with '
-      'another --gin_file=gin_configs/best_of_n.gin, probe with '
+      'another --gin_file=gin_configs/best_of_n.gin, choose with '
+      'gin_configs/refresh.gin, probe with '
       'gin_configs/probe.gin, export with '
       'gin_configs/export.gin, train_value with '
       'gin_configs/value.gin, human_evaluation with gin_configs/annotate.gin, online '

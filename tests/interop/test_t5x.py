@@ -6,6 +6,7 @@ Runs where T5X is installed (docs/t5x.md), which no other test needs. Run by han
 """
 
 import dataclasses
+import json
 import os
 import pathlib
 import subprocess
@@ -27,9 +28,11 @@ import jax.numpy as jnp
 import optax
 import seqio
 from flax import core
+from flax import linen as nn
 
 from rest_jax.data import group_store, reward_store
-from rest_jax.interop.t5x import features, inferences, policies, tasks
+from rest_jax.interop.t5x import features, inferences, policies, shapes, tasks
+from rest_jax.interop.t5x import frozen as frozen_lib
 from rest_jax.models import t5
 from rest_jax.training import (
   checkpoints,
@@ -333,16 +336,62 @@ def test_an_objective_reads_rewards_and_says_where_they_lack():
     model.loss_fn(params, {**batch, 'rewards': jnp.asarray(rewards)}, None)[0]
   )
   plain = float(ours().loss_fn(params, batch, None)[0])
-  np.testing.assert_allclose(loss([0.0] * 4), plain, rtol=1e-6)
-  np.testing.assert_allclose(loss([0.5] * 4), plain * np.e, rtol=1e-5)
+  np.testing.assert_allclose(loss([1.0] * 4), plain, rtol=1e-6)
+  np.testing.assert_allclose(loss([0.5] * 4), plain / np.e, rtol=1e-5)
+
+
+@pytest.fixture
+def frozen(tmp_path):
+  """A BC policy and a value model, as artifacts."""
+  source, target = jnp.ones((1, 1), jnp.int32), jnp.ones((1, 1, 1), jnp.int32)
+  made = {}
+  for seed, (name, module) in enumerate(frozen_lib.MODULES.items(), start=5):
+    params = module(CONFIG).init(jax.random.key(seed), source, target)['params']
+    made[name] = core.unfreeze(nn.meta.unbox(params))
+    checkpoints.save_params(tmp_path / name, made[name], step=3)
+    (tmp_path / name / 'model.json').write_text(json.dumps(CONFIG.to_dict()))
+  return tmp_path, made
+
+
+@pytest.mark.parametrize(
+  'objective',
+  [
+    offline_objectives.Gold(),
+    offline_objectives.OfflineActorCritic(),
+    offline_objectives.AdvantageWeighted(),
+  ],
+  ids=lambda objective: objective.name,
+)
+def test_frozen_models_are_read_and_the_loss_is_ours(frozen, objective):
+  directory, made = frozen
+  directories = {need: directory / need for need in objective.needs}
+  model = ours(objective=objective, frozen=directories)
+  params = core.unfreeze(initial(model)['params'])
+  batch = {**make_batch(), 'rewards': jnp.asarray([0.9, 0.1, 0.4, 0.6])}
+  groups = {**policies.groups_of(batch), **made}
+  loss_fn = objective.loss_fn(CONFIG, dict.fromkeys(objective.needs, CONFIG))
+  loss_sum, weight_sum, _ = loss_fn(params, groups, jax.random.key(0))
+  found = jax.jit(lambda p: model.loss_fn(p, batch, None)[0])(params)
+  np.testing.assert_allclose(found, loss_sum / weight_sum, rtol=1e-5)
+  # They are constants: the policy alone has a gradient.
+  assert set(jax.grad(lambda p: model.loss_fn(p, batch, None)[0])(params)) == set(
+    params
+  )
+
+
+def test_a_frozen_model_that_is_not_given_or_not_needed_is_named(frozen):
+  directory, _ = frozen
+  with pytest.raises(ValueError, match=r'must name the artifacts of reference_policy'):
+    ours(objective=offline_objectives.Gold())
+  with pytest.raises(ValueError, match='artifacts of no model'):
+    ours(frozen={'value_model': directory / 'value_model'})
 
 
 @pytest.mark.parametrize(
   'objective, reason',
   [
-    (offline_objectives.Gold(), 'GOLD needs reference_policy'),
-    (preference_objectives.DPO(), 'needs reference_policy'),
-    (offline_objectives.BehaviourVMPO(), 'needs'),
+    (preference_objectives.DPO(), 'DPO compares the candidates'),
+    (offline_objectives.BehaviourVMPO(), 'BVMPO trains parameters of its own'),
   ],
 )
 def test_objectives_that_t5x_cannot_serve_are_refused(objective, reason):
@@ -445,7 +494,7 @@ def improved(run_dir, tmp_path_factory):
 
 
 def test_t5x_train_improves_our_policy_and_ours_reads_it(run_dir, improved):
-  config = policies.config_of(run_dir / 'bc')
+  config = shapes.config_of(run_dir / 'bc')
   before = checkpoints.latest_checkpoint(run_dir / 'bc')
   after = checkpoints.latest_checkpoint(improved)
   assert checkpoints.step_of(after) == checkpoints.step_of(before) + 4

@@ -6,17 +6,16 @@ import pytest
 from rest_jax.data import reward_store
 from tests import minimal_run
 
-EXPERIMENTS = 'gin_configs/experiments'
-
 
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
   return minimal_run.finished(tmp_path_factory)
 
 
-def _improve(finished, model_dir, *bindings):
-  reuse = f'REUSE_FROM = ({str(finished)!r},)'
-  minimal_run.start(model_dir, 'improve', [reuse, *bindings])
+def _improve(finished, model_dir, files, *bindings):
+  given = [f'REUSE_FROM = ({str(finished)!r},)', *bindings]
+  files = [f'gin_configs/experiments/{file}.gin' for file in files]
+  minimal_run.start(model_dir, 'improve', given, files=files)
   return minimal_run.record(model_dir, 'improve_1_1')
 
 
@@ -24,8 +23,7 @@ def test_gold_on_a_quantile_of_this_grow(finished, tmp_path):
   record = _improve(
     finished,
     tmp_path,
-    f"include '{EXPERIMENTS}/losses/gold_s.gin'",
-    f"include '{EXPERIMENTS}/filters/global_quantile.gin'",
+    ['losses/gold_s', 'filters/global_quantile'],
     'THRESHOLDS = ((0.75,),)',
   )
   assert record['input_names']['reference_policy'] == 'bc'
@@ -58,7 +56,7 @@ def test_pairs_need_rows_that_hold_a_group(finished, tmp_path):
     _improve(
       finished,
       tmp_path,
-      f"include '{EXPERIMENTS}/losses/dpo.gin'",
+      ['losses/dpo'],
       'THRESHOLDS = ((50,),)',
       'ROW_SAMPLES = 3',
     )
@@ -69,6 +67,6 @@ def test_a_loss_without_its_value_model_says_how_to_get_one(finished, tmp_path):
     _improve(
       finished,
       tmp_path,
-      f"include '{EXPERIMENTS}/losses/oac.gin'",
+      ['losses/oac'],
       'rest.rest.train_value = None',
     )

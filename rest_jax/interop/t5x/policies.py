@@ -6,7 +6,6 @@ axes of T5X's minimal T5, so its partitioner and checkpoints work as ever.
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,24 +19,11 @@ from t5x import decoding, models
 from t5x import metrics as t5x_metrics
 
 from rest_jax import paths
+from rest_jax.interop.t5x import frozen as frozen_lib
 from rest_jax.models import t5
 from rest_jax.training import objectives
 
 Batch = Mapping[str, jax.Array]
-
-
-def config_of(directory: paths.PathLike) -> t5.T5Config:
-  """The shape of a trained policy, from the `model.json` of its artifact.
-
-  Raises:
-    ValueError: there is no such file.
-  """
-  file = paths.as_path(directory) / 'model.json'
-  if not file.exists():
-    raise ValueError(
-      f'{file} does not exist: give the artifact of a policy, such as MODEL_DIR/bc'
-    )
-  return t5.T5Config.from_dict(json.loads(file.read_text()))
 
 
 def groups_of(batch: Batch) -> dict[str, jax.Array]:
@@ -61,7 +47,6 @@ def groups_of(batch: Batch) -> dict[str, jax.Array]:
 def _check_objective(objective: objectives.PolicyObjective) -> None:
   own = objectives.PolicyObjective
   reasons = {
-    f'needs {", ".join(objective.needs)}, and T5X holds one model': objective.needs,
     'compares the candidates of a source, and T5X reads pairs': objective.whole_groups,
     'trains parameters of its own': type(objective).start is not own.start,
     'adds features on the host': type(objective).features is not own.features,
@@ -70,7 +55,7 @@ def _check_objective(objective: objectives.PolicyObjective) -> None:
     if holds:
       raise ValueError(
         f'the objective {objective.name} {reason}: train with improve.improve here, or '
-        'choose BehaviouralCloning, RewardWeighted or a sum of such'
+        'choose BehaviouralCloning, Gold, RewardWeighted, OfflineActorCritic or a sum'
       )
 
 
@@ -89,7 +74,8 @@ class PolicyModel(models.EncoderDecoderModel):
     module: the policy; its config's `dropout_rate` is that of training.
     input_vocabulary, output_vocabulary: SeqIO's, see `tasks.vocabulary`.
     optimizer_def: T5X's optimiser.
-    objective: of a policy, that needs no other model and compares no candidates.
+    objective: of a policy, that compares no candidates and trains the policy alone.
+    frozen: the artifacts of the models that it needs, by name: see `frozen.load`.
     decode_fn: T5X's; bind `decoding.temperature_sample`, whose defaults are greedy.
     feature_converter_cls: T5X's default, or `features.RewardedPairs` for an
       objective that reads rewards.
@@ -110,6 +96,7 @@ class PolicyModel(models.EncoderDecoderModel):
     optimizer_def: Any,
     *,
     objective: objectives.PolicyObjective = objectives.BehaviouralCloning(),
+    frozen: Mapping[str, paths.PathLike] | None = None,
     decode_fn: Callable[..., Any] = decoding.temperature_sample,
     feature_converter_cls: Callable[..., Any] | None = None,
     loss_normalizing_factor: float | None = None,
@@ -134,6 +121,7 @@ class PolicyModel(models.EncoderDecoderModel):
       default_decoder_params=default_decoder_params,
     )
     self._objective = objective
+    self._frozen = frozen_lib.load(objective.needs, frozen or {})
     self._seed = seed
 
   def get_initial_variables(
@@ -172,7 +160,10 @@ class PolicyModel(models.EncoderDecoderModel):
       config, rng = dataclasses.replace(config, dropout_rate=0.0), jax.random.key(0)
     groups = groups_of(batch)
     try:
-      sums = self._objective.loss_fn(config)(core.unfreeze(params), groups, rng)
+      configs, others = self._frozen
+      fn = self._objective.loss_fn
+      loss = fn(config, configs) if configs else fn(config)
+      sums = loss(core.unfreeze(params), {**groups, **others}, rng)
     except KeyError as error:
       raise ValueError(
         f'the objective {self._objective.name} reads the feature {error}, which this '
@@ -181,10 +172,10 @@ class PolicyModel(models.EncoderDecoderModel):
       ) from error
     loss_sum, weight_sum, pairs = sums
     factor = self._loss_normalizing_factor
-    loss = loss_sum / (jnp.maximum(weight_sum, 1.0) if factor is None else factor)
+    mean = loss_sum / (jnp.maximum(weight_sum, 1.0) if factor is None else factor)
     rows = jnp.array(groups['keep'].shape[0])
     metrics = {
-      'loss': t5x_metrics.AveragePerStep(total=loss),
+      'loss': t5x_metrics.AveragePerStep(total=mean),
       'loss_per_weight': clu_metrics.Average(total=loss_sum, count=weight_sum),
       'timing/seqs_per_second': t5x_metrics.TimeRate.from_model_output(numerator=rows),
       'timing/steps_per_second': t5x_metrics.StepsPerTime.from_model_output(),
@@ -193,7 +184,7 @@ class PolicyModel(models.EncoderDecoderModel):
       name: clu_metrics.Average(total=total, count=count)
       for name, (total, count) in pairs.items()
     }
-    return loss, metrics
+    return mean, metrics
 
   def _compute_logits(
     self,
