@@ -9,6 +9,16 @@ from rest_jax import paths
 from rest_jax.report import table as report_table
 from rest_jax.stages import artifact
 
+# The gin file that brings the stages of a mode, where it is not the run's own.
+MODE_FILES = {
+  'best_of_n': 'gin_configs/best_of_n.gin',
+  'choose': 'gin_configs/refresh.gin',
+  'export': 'gin_configs/export.gin',
+  'human_evaluation': 'gin_configs/annotate.gin',
+  'online': 'gin_configs/experiments/algorithms/grpo.gin',
+  'probe': 'gin_configs/probe.gin',
+  'train_value': 'gin_configs/value.gin',
+}
 PLAN_WIDTH = 110  # columns, where the output is not a terminal
 
 
@@ -45,15 +55,9 @@ def require_progress(run: artifact.Run, mode: str, only: Collection[str]) -> Non
       break
     before.append(f'{planned.name} ({planned.stage})')
   else:
-    raise ValueError(
-      f'--run_mode={mode}: this run has no stage of the kind; best_of_n comes with '
-      'another --gin_file=gin_configs/best_of_n.gin, choose with '
-      'gin_configs/refresh.gin, probe with '
-      'gin_configs/probe.gin, export with '
-      'gin_configs/export.gin, train_value with '
-      'gin_configs/value.gin, human_evaluation with gin_configs/annotate.gin, online '
-      'with one of gin_configs/experiments/algorithms/'
-    )
+    file = MODE_FILES.get(mode)
+    hint = f'; it comes with another --gin_file={file}' if file else ''
+    raise ValueError(f'--run_mode={mode}: this run has no stage of the kind{hint}')
   raise ValueError(
     f'--run_mode={mode} can build nothing yet in {run.model_dir}: not finished '
     f'before it: {", ".join(before)}. Run those modes first, or --run_mode=rest'
