@@ -103,6 +103,11 @@ def parse_gin(
   gin.clear_config()
   for path in [*search_paths, *(str(root) for root in GIN_ROOTS)]:
     gin.add_config_file_search_path(path)
+  parse_more(files, bindings)
+
+
+def parse_more(files: Sequence[str], bindings: Sequence[str]) -> None:
+  """Reads files, then bindings, after what was read before; errors as `parse_gin`."""
   for file in files:
     try:
       parsed = gin.parse_config_file(file)

@@ -92,9 +92,8 @@ def run_study(
         f'RANDOM_SEED = {seed}',
       ]
       try:
-        main.parse_gin(
-          [*files, *variant.files], [*bindings, *variant.bindings, *own], search_paths
-        )
+        main.parse_gin(files, bindings, search_paths)
+        main.parse_more(variant.files, [*variant.bindings, *own])
         main.require_macros()
         main.run('rest', dry_run=dry_run)
       except (ValueError, FloatingPointError) as error:
