@@ -2,7 +2,7 @@
 # Installs what is missing and runs the tests.
 #
 #   launch/test.sh                           all of them, quietly, slowest listed, in
-#                                            as many processes as there are cores
+#                                            a process for each core, up to four
 #   launch/test.sh tests/test_filters.py -v  what you name, with pytest's own flags
 #
 # Paths start at the root of the checkout. The checks of style and types are in
@@ -23,6 +23,6 @@ export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-3}
 
 if [[ $# -eq 0 ]]; then
   # A file's tests stay together: they share what its fixtures have made.
-  set -- -q --durations=15 -n auto --dist loadfile
+  set -- -q --durations=15 -n auto --maxprocesses=4 --dist loadfile
 fi
 exec .venv/bin/python -m pytest "$@"
