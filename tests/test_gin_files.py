@@ -277,7 +277,7 @@ def test_rating_by_hand_comes_with_its_file(parse):
   parse('gin_configs/runs/local.gin')
   with pytest.raises(ValueError, match=r'another --gin_file=gin_configs/annotate\.gin'):
     main.run('annotate', dry_run=False)
-  with pytest.raises(ValueError, match=r'human_evaluation with gin_configs/annotate'):
+  with pytest.raises(ValueError, match=r'another --gin_file=gin_configs/annotate\.gin'):
     main.run('human_evaluation', dry_run=False)
 
 
