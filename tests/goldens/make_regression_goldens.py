@@ -16,6 +16,7 @@ The weights are drawn as in make_t5_goldens.py; the token's row of the output la
 larger, so that some scores fall outside of [0, 25] on either side.
 """
 
+import io
 import json
 import pathlib
 
@@ -88,9 +89,10 @@ def score(model, tokens: list[int]) -> float:
 def main() -> None:
   """Writes the directory."""
   FOLDER.mkdir(exist_ok=True)
+  written = io.BytesIO()  # a file's model would hold its path
   sentencepiece.SentencePieceTrainer.train(
     sentence_iterator=iter(texts()),
-    model_prefix=str(FOLDER / 'spiece'),
+    model_writer=written,
     vocab_size=70,
     pad_id=0,
     eos_id=1,
@@ -100,7 +102,7 @@ def main() -> None:
     minloglevel=2,
     normalization_rule_name='identity',  # the rule's tables take 230 KiB
   )
-  (FOLDER / 'spiece.vocab').unlink()
+  (FOLDER / 'spiece.model').write_bytes(written.getvalue())
   pieces = sentencepiece.SentencePieceProcessor(str(FOLDER / 'spiece.model'))
   model = make_model()
   model.save_pretrained(FOLDER)
