@@ -8,6 +8,7 @@ otherwise; every other mode builds the stages of that kind only, from what MODEL
 already holds. `--dry_run` prints the plan.
 """
 
+import contextlib
 import difflib
 import errno
 import os
@@ -15,6 +16,7 @@ import pathlib
 import re
 import shlex
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -69,11 +71,21 @@ _DRY_RUN = flags.DEFINE_bool(
 _TFDS_DATA_DIR = flags.DEFINE_string(
   'tfds_data_dir', None, 'Where TensorFlow Datasets keeps its data sets.'
 )
-# T5X's, so that whoever types them reads why not.
-_MULTI_HOST = [
-  flags.DEFINE_string(name, None, 'Not there yet: one host.')
-  for name in ('coordinator_address', 'process_count', 'process_index')
-]
+_MULTIHOST = flags.DEFINE_bool(
+  'multihost', False, 'Join the other hosts, as found from the cluster.'
+)
+flags.DEFINE_alias('multiprocess_gpu', 'multihost')  # T5X's name of it
+_COORDINATOR_ADDRESS = flags.DEFINE_string(
+  'coordinator_address', None, 'host:port of the first host; with the two below.'
+)
+_PROCESS_COUNT = flags.DEFINE_integer('process_count', None, 'How many hosts.')
+_PROCESS_INDEX = flags.DEFINE_integer('process_index', None, 'Which of them this is.')
+_HOST_TIMEOUT_S = flags.DEFINE_float(
+  'host_timeout_s', 1800.0, 'A host that does not advance for so long ends the run.'
+)
+_HEARTBEAT_TIMEOUT_S = flags.DEFINE_integer(
+  'heartbeat_timeout_s', 100, 'A host that is not heard of for so long has died.'
+)
 
 
 def rewrite_gin_args(args: Sequence[str]) -> list[str]:
@@ -160,8 +172,8 @@ def require_macros() -> None:
 def run(run_mode: str, *, dry_run: bool) -> int:
   """Runs the parsed gin configuration; returns the exit status."""
   # Imported here so that --help and a wrong flag answer at once.
-  from rest_jax.stages import artifact, plan
-  from rest_jax.training import events
+  from rest_jax.stages import artifact, lock, plan
+  from rest_jax.training import events, hosts
 
   logging.set_verbosity(logging.WARNING)
   events.enable_compilation_cache(CACHE_DIR)
@@ -174,17 +186,22 @@ def run(run_mode: str, *, dry_run: bool) -> int:
   make_run = gin.get_configurable(artifact.Run)
   current = make_run(only=only, dry_run=dry_run, config_text=gin.config_str())
   algorithm = gin.query_parameter('ALGORITHM/macro.value').scoped_configurable_fn
-  result = algorithm(current)
-  if dry_run:
-    plan.print_plan(current)
+  if dry_run or run_mode == 'annotate':
+    algorithm(current)
+    if run_mode == 'annotate':
+      _annotate(current)
+    elif hosts.is_primary():
+      plan.print_plan(current)
     return 0
-  if run_mode == 'annotate':
-    _annotate(current)
-    return 0
+  with contextlib.ExitStack() as held:
+    if hosts.is_primary():
+      held.enter_context(lock.hold(current.model_dir))
+    hosts.barrier('locked')
+    result = algorithm(current)
   if only is not None:
     # A report alone is not what another mode is for.
     plan.require_progress(current, run_mode, only - {'report'} or only)
-  if result.finished:
+  if result.finished and hosts.is_primary():
     plan.print_result(result)
   return 0
 
@@ -205,21 +222,46 @@ def main(argv: Sequence[str]) -> int:
   try:
     if len(argv) > 1:
       raise ValueError(f'unknown arguments {argv[1:]}: see --help')
-    for flag in _MULTI_HOST:
-      if flag.value is not None:
-        raise ValueError(f'--{flag.name}: {t5x_names.MULTI_HOST}')
     if not _GIN_FILE.value:
       raise ValueError('no gin file: give --gin_file=gin_configs/runs/local.gin')
     if _TFDS_DATA_DIR.value:
       os.environ['TFDS_DATA_DIR'] = _TFDS_DATA_DIR.value
     parse_gin(_GIN_FILE.value, _GIN_BINDINGS.value, _GIN_SEARCH_PATHS.value)
     require_macros()
-    return run(_RUN_MODE.value, dry_run=_DRY_RUN.value)
+    return run_on_hosts(_RUN_MODE.value, dry_run=_DRY_RUN.value)
   except (ValueError, TypeError, OSError, FloatingPointError) as error:
     return fail(error)
-  except KeyboardInterrupt:
+
+
+def run_on_hosts(run_mode: str, *, dry_run: bool) -> int:
+  """As `run`, with the other hosts where flags name them; all end alike."""
+  from rest_jax.training import hosts, preemption
+
+  address = _COORDINATOR_ADDRESS.value
+  count, index = _PROCESS_COUNT.value, _PROCESS_INDEX.value
+  if _MULTIHOST.value or any(x is not None for x in (address, count, index)):
+    hosts.join(
+      coordinator_address=address,
+      process_count=count,
+      process_index=index,
+      timeout_s=_HOST_TIMEOUT_S.value,
+      heartbeat_timeout_s=_HEARTBEAT_TIMEOUT_S.value,
+    )
+  preemption.install()
+  try:
+    status = run(run_mode, dry_run=dry_run)
+  except (KeyboardInterrupt, preemption.Stopped) as stop:
+    told = 130 if isinstance(stop, KeyboardInterrupt) else preemption.STATUS
     print('\nstopped; the same command goes on from here', file=sys.stderr)
-    return 130
+    hosts.end_all('was told to stop; the same command goes on from here', told)
+    return told
+  except BaseException as error:
+    if hosts.count() > 1:  # the others would wait for ever
+      traceback.print_exc()
+      hosts.end_all(plain_message(error), hosts.FAILED)
+    raise
+  hosts.part()
+  return status
 
 
 def console() -> None:
@@ -244,7 +286,7 @@ def fail(error: Exception) -> int:
   return 1
 
 
-def plain_message(error: Exception) -> str:
+def plain_message(error: BaseException) -> str:
   """The error's own sentence, without the configurables that gin was calling."""
   return str(error).split('\n  In call to configurable')[0].rstrip()
 

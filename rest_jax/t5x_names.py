@@ -112,11 +112,6 @@ RUN_MODES: dict[str, str] = {
   'precompile': 'leave it out: compiled programs are kept from run to run',
 }
 
-MULTI_HOST = (
-  'runs on several hosts are not there yet: leave it out. All devices of one host are '
-  'used, spread by mesh.MeshConfig'
-)
-
 OWN_FILES = (
   "T5X's gin files bind T5X's own functions and do nothing here: start from a file of "
   "gin_configs/runs/ (docs/gin.md says what each of T5X's names is here). Files of "

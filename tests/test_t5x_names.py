@@ -1,8 +1,6 @@
 """What T5X's users type: it works, or one sentence says what to write instead."""
 
 import re
-import subprocess
-import sys
 
 import gin
 import pytest
@@ -145,21 +143,6 @@ def test_other_mistakes_are_reported_as_before(tmp_path):
   with pytest.raises(ValueError, match='run') as error:
     main.parse_gin([LOCAL, str(folder / 'run.gin')], [])
   assert 'T5X' not in str(error.value)
-
-
-def test_flags_of_several_hosts_say_that_there_are_none():
-  names = {flag.name for flag in main._MULTI_HOST}
-  assert names == {'coordinator_address', 'process_count', 'process_index'}
-  done = subprocess.run(
-    [sys.executable, '-m', 'rest_jax.main', '--process_count=2'],
-    cwd=minimal_run.ROOT,
-    capture_output=True,
-    text=True,
-    timeout=120,
-    check=False,
-  )
-  assert done.returncode == 1
-  assert 'error: --process_count: runs on several hosts are not there' in done.stderr
 
 
 @pytest.mark.parametrize('mode', sorted(t5x_names.RUN_MODES))

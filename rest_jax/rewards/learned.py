@@ -169,7 +169,7 @@ class LearnedReward:
     ]
     predictions = np.zeros(forest.edge_offsets[-1] + 1, np.float32)  # the last: empty
     for trees, values in pending:
-      for tree, row in zip(trees, np.asarray(jax.device_get(values)), strict=False):
+      for tree, row in zip(trees, np.asarray(mesh_lib.fetch(values)), strict=False):
         edges = slice(*forest.edge_offsets[tree : tree + 2])
         predictions[edges] = row[0, : edges.stop - edges.start]
     # A candidate without tokens is in tree -1, where the edges end.

@@ -233,7 +233,7 @@ class RegressionCheckpoint:
       pending.append((rows, found))
     logits = np.zeros(len(texts), np.float32)
     for rows, found in pending:
-      logits[rows] = np.asarray(jax.device_get(found))[: len(rows)]
+      logits[rows] = np.asarray(mesh_lib.fetch(found))[: len(rows)]
     return logits
 
   def _tokens(self, texts: Sequence[str]) -> list[np.ndarray]:

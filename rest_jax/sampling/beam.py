@@ -421,7 +421,7 @@ class BeamSearch:
       alpha=self._alpha,
       mesh=self._mesh,
     )
-    found = jax.device_get(found)
+    found = mesh_lib.fetch(found)
     results = []
     for row, group in enumerate(groups):
       size = found.num_tokens[row, 0]

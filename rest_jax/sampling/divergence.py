@@ -76,7 +76,7 @@ def sequence_kl(
       source_length=source_length,
       target_length=target_length,
     )
-    kl = jax.device_get(
+    kl = mesh_lib.fetch(
       _batch_kl(
         params,
         base_params,

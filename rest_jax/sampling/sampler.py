@@ -168,11 +168,11 @@ class Sampler:
         decoding=self._decoding,
       )
       # The devices go on while the host works on what has left.
-      for row, drawn in flow.finish(turn.leaving, jax.device_get(ended)):
+      for row, drawn in flow.finish(turn.leaving, mesh_lib.fetch(ended)):
         self.counts.candidates += len(drawn)
         self.counts.tokens += sum(len(candidate.tokens) for candidate in drawn)
         yield row, with_candidates(groups[row], drawn, self._vocabulary)
-      free = jax.device_get(freed)
+      free = mesh_lib.fetch(freed)
       self.counts.steps += int(steps)
       self.counts.rows += int(steps) * lanes.token.size
 

@@ -14,8 +14,8 @@ import datetime
 import importlib.metadata
 import json
 import platform
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import jax
 from etils import epath
@@ -24,11 +24,19 @@ from rest_jax import paths
 from rest_jax.stages import cost as cost_lib
 from rest_jax.stages import fingerprint as fingerprint_lib
 from rest_jax.stages import progress as progress_lib
+from rest_jax.training import hosts as hosts_lib
 from rest_jax.training import mesh as mesh_lib
+
+# How the hosts of a run build an artifact, where there are several:
+#   first     the first host alone, on its own devices; the others wait
+#   apart     every host on its own devices, each its own shards (`hosts.claim`)
+#   together  all in step, on the mesh of all devices
+Teamwork = Literal['first', 'apart', 'together']
 
 STAGE_FILE = paths.MARKER
 CONFIG_FILE = 'config.gin'
 WORK_DIR = '.work'
+COST_FILE = 'cost.json'
 VERSIONED_PACKAGES = (
   'rest_jax',
   'jax',
@@ -73,17 +81,28 @@ class HistoryEntry:
 
 
 class Work:
-  """An unfinished artifact, in the hands of the stage that builds it."""
+  """An unfinished artifact, in the hands of the stage that builds it.
 
-  def __init__(self, name: str, directory: epath.Path):
+  Of several hosts each has its own object, of the same directories. Files of the
+  artifact are written by one host; in work that all do together by the first.
+
+  Args:
+    name: of the artifact.
+    directory: of the work; made if absent.
+    num_devices: those whose time this host counts.
+  """
+
+  def __init__(self, name: str, directory: epath.Path, num_devices: int):
     self.name = name
     self.path = directory / 'artifact'  # becomes the artifact
     self.scratch = directory / 'scratch'  # goes when the artifact is published
+    host = f'host_{hosts_lib.index()}'
+    self.host_scratch = self.scratch / host  # as scratch, this host's alone
     self.results: dict[str, Any] = {}  # JSON values for stage.json
     self.path.mkdir(parents=True, exist_ok=True)
-    self.scratch.mkdir(parents=True, exist_ok=True)
-    self._cost_path = self.scratch / 'cost.json'
-    self._meter = cost_lib.Meter(self._previous_cost())
+    self.host_scratch.mkdir(parents=True, exist_ok=True)
+    self._cost_path = self.host_scratch / COST_FILE
+    self._meter = cost_lib.Meter(num_devices, self._previous_cost())
 
   def devices(self) -> contextlib.AbstractContextManager[None]:
     """Counts the time inside the context as device time."""
@@ -107,6 +126,22 @@ class Work:
       return None
     return cost_lib.Cost(**json.loads(self._cost_path.read_text()))
 
+  def cost_of_all(self) -> cost_lib.Cost:
+    """What the stage has cost all hosts, those of earlier attempts included.
+
+    To be called by every host, when each has done its part.
+    """
+    own = json.dumps(dataclasses.asdict(self.cost()))
+    costs = {
+      f'host_{index}': cost_lib.Cost(**json.loads(text))
+      for index, text in enumerate(hosts_lib.gather('cost', own))
+    }
+    for folder in self.scratch.glob('host_*'):  # there may have been more hosts once
+      if folder.name not in costs and (folder / COST_FILE).exists():
+        text = (folder / COST_FILE).read_text()
+        costs[folder.name] = cost_lib.Cost(**json.loads(text))
+    return cost_lib.total(list(costs.values()))
+
 
 class Run:
   """One MODEL_DIR in use: finds, builds and publishes artifacts.
@@ -115,7 +150,7 @@ class Run:
     model_dir: the directory of the run; made if absent.
     reuse_from: other runs' directories whose finished artifacts with the same
       fingerprints serve here too, in place (a sweep shares its BC policy so).
-    mesh: the devices that the stages run on.
+    mesh: all devices of all hosts.
     logical_axis_rules: which axis of the mesh each logical axis of an array is
       spread over; changes no result beyond rounding.
     only: the kinds of stages or names of artifacts that may be built, such as
@@ -136,7 +171,7 @@ class Run:
     config_text: str = '',
   ):
     self.model_dir = paths.as_path(model_dir)
-    self.mesh = mesh
+    self.mesh = mesh  # in a stage's `build`, of the devices that it runs on
     # Tuples, since compiled programs are looked up by them.
     self.rules: mesh_lib.Rules = tuple(
       (axis, tuple(mesh_axes) if isinstance(mesh_axes, list) else mesh_axes)
@@ -161,6 +196,7 @@ class Run:
     build: Callable[[Work], None],
     size: Mapping[str, Any] | None = None,
     replaceable: bool = False,
+    teamwork: Teamwork = 'first',
   ) -> Artifact:
     """Returns the artifact that the stage makes of these inputs and parameters.
 
@@ -176,6 +212,7 @@ class Run:
       size: what the plan says of the stage's size, such as {'samples': 8000}.
       replaceable: an artifact of other parameters is replaced instead of being
         an error. Only for views of other artifacts, such as the report.
+      teamwork: who builds it, see `Teamwork`; decides nothing else.
 
     Raises:
       ValueError: MODEL_DIR holds an artifact of that name made otherwise, or
@@ -194,9 +231,11 @@ class Run:
         return entry.artifact
     size = size or {}
     found = self._find(name, print_)
+    directory = self.model_dir / WORK_DIR / f'{name}-{print_[:12]}'
     if found is not None:
       # A kill right after publication can leave the work directory behind.
-      paths.remove_tree(self.model_dir / WORK_DIR / f'{name}-{print_[:12]}')
+      if hosts_lib.is_primary():
+        paths.remove_tree(directory)
       return self._log(Artifact(name, stage, found, print_, True), 'reused', size)
     path = self.model_dir / name
     if path.exists() and not (replaceable and _is_made_by(path, stage)):
@@ -206,23 +245,36 @@ class Run:
     if self.dry_run or not ready or not allowed:
       return self._log(Artifact(name, stage, path, print_, False), 'planned', size)
     progress_lib.say(f'{name}: started ({stage})')
-    directory = self.model_dir / WORK_DIR / f'{name}-{print_[:12]}'
-    work = Work(name, directory)
     started = _now()
-    build(work)
+    hosts_lib.barrier(f'{name} begins')  # what lies there is seen alike by all
+    work = Work(name, directory, self._devices_counted(teamwork))
+    if teamwork != 'first' or hosts_lib.is_primary():
+      with self._devices_for(teamwork):
+        build(work)
+    cost = dataclasses.asdict(work.cost_of_all())
+    if hosts_lib.is_primary():
+      record = {
+        **identity,
+        'name': name,
+        'fingerprint': print_,
+        'input_names': {key: value.name for key, value in present.items()},
+        'versions': versions(),
+        'started': started,
+        'finished': _now(),
+        'cost': cost,
+        'results': work.results,
+      }
+      self._publish(work, directory, path, record)
+    hosts_lib.barrier(f'{name} ends')
+    progress_lib.say(f'{name}: finished in {cost["seconds"]:,.1f} s')
+    return self._log(Artifact(name, stage, path, print_, True), 'built', size)
+
+  def _publish(
+    self, work: Work, directory: epath.Path, path: epath.Path, record: dict[str, Any]
+  ) -> None:
+    """Makes finished work the artifact, in one step."""
     paths.write_text_atomic(work.path / CONFIG_FILE, self.config_text)
-    record = {
-      **identity,
-      'name': name,
-      'fingerprint': print_,
-      'input_names': {key: value.name for key, value in present.items()},
-      'versions': versions(),
-      'started': started,
-      'finished': _now(),
-      'cost': dataclasses.asdict(work.cost()),
-      'results': work.results,
-      'files': _file_sizes(work.path),
-    }
+    record['files'] = _file_sizes(work.path)
     # A kill just before publication leaves a record, which is written anew.
     record['files'].pop(STAGE_FILE, None)
     paths.write_json_atomic(work.path / STAGE_FILE, record)
@@ -231,8 +283,23 @@ class Run:
       paths.publish(path, directory / 'replaced')
     paths.publish(work.path, path)
     paths.remove_tree(directory)
-    progress_lib.say(f'{name}: finished in {record["cost"]["seconds"]:,.1f} s')
-    return self._log(Artifact(name, stage, path, print_, True), 'built', size)
+
+  @contextlib.contextmanager
+  def _devices_for(self, teamwork: Teamwork) -> Iterator[None]:
+    """Inside, `mesh` is the mesh of the devices that the stage runs on."""
+    whole = self.mesh
+    if teamwork != 'together':
+      self.mesh = mesh_lib.local_mesh(whole)
+    try:
+      yield
+    finally:
+      self.mesh = whole
+
+  def _devices_counted(self, teamwork: Teamwork) -> int:
+    """The devices whose time this host counts, so that each is counted once."""
+    if teamwork != 'together':
+      return len(self.mesh.local_devices)
+    return self.mesh.size if hosts_lib.is_primary() else 0
 
   def _find(self, name: str, print_: str) -> epath.Path | None:
     for root in self._roots:

@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import pathlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 
@@ -35,7 +35,8 @@ class Meter:
   everything that ran on that package meanwhile.
   """
 
-  def __init__(self, previous: Cost | None = None):
+  def __init__(self, num_devices: int, previous: Cost | None = None):
+    self._num_devices = num_devices
     self._previous = previous or Cost()
     self._started = time.monotonic()
     self._device_seconds = 0.0
@@ -45,12 +46,12 @@ class Meter:
 
   @contextlib.contextmanager
   def devices(self) -> Iterator[None]:
-    """Counts the time inside as device time, on all devices of the run."""
+    """Counts the time inside as device time, on each of the devices."""
     started = time.monotonic()
     try:
       yield
     finally:
-      self._device_seconds += (time.monotonic() - started) * jax.device_count()
+      self._device_seconds += (time.monotonic() - started) * self._num_devices
 
   def count(self, **totals: int) -> None:
     """Says what this attempt has done so far, in the stage's own units."""
@@ -81,6 +82,27 @@ class Meter:
     spent = now - self._energy_started
     # The counter wraps around; a negative difference says nothing.
     return None if spent < 0 else spent + (self._previous.energy_joules or 0.0)
+
+
+def total(costs: Sequence[Cost]) -> Cost:
+  """What several hosts' work on one stage cost together.
+
+  Hosts work at the same time: seconds, attempts and the peak of memory are the
+  largest of any, the rest adds up. Energy is None where one host does not know it.
+  """
+  counts: collections.Counter[str] = collections.Counter()
+  for cost in costs:
+    counts.update(cost.counts)
+  joules = [cost.energy_joules for cost in costs]
+  known = [value for value in joules if value is not None]
+  return Cost(
+    seconds=max(cost.seconds for cost in costs),
+    device_seconds=sum(cost.device_seconds for cost in costs),
+    peak_memory_bytes=max(c.peak_memory_bytes or 0 for c in costs) or None,
+    energy_joules=sum(known) if len(known) == len(joules) else None,
+    attempts=max(cost.attempts for cost in costs),
+    counts=dict(counts),
+  )
 
 
 def _reset_peak_memory() -> None:

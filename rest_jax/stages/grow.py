@@ -21,6 +21,7 @@ from rest_jax.sampling import draws
 from rest_jax.sampling import sampler as sampler_lib
 from rest_jax.stages import artifact, overlap, policies, shard_blocks
 from rest_jax.stages import progress as progress_lib
+from rest_jax.training import hosts
 
 VERSION = 1
 
@@ -52,6 +53,10 @@ def grow(
   holds the samples of the block in work, at most as many that wait to be written, and
   the sources of the next block. A kill loses these samples and no more; the finished
   result is, to the bit, the same as without it.
+
+  Several hosts sample apart, each with a copy of the policy on its own devices: a
+  block belongs to the host that asks for it first, so that a slow one holds up the
+  others for one block at most. How many hosts there are decides nothing else.
 
   Args:
     run: the MODEL_DIR in use.
@@ -125,9 +130,11 @@ def grow(
     ]
     counts = _sample(work, draw, tasks, num_samples, with_data, sampler)
     for shard, target in zip(appended, targets[len(grown) :], strict=True):
-      if not target.exists():
+      if not target.exists() and hosts.claim(f'{name}/{target.name}'):
         group_store.write_groups(target, group_store.read_groups(shard))
-    work.results.update(_results(targets, counts))
+    hosts.barrier(f'{name} is sampled')
+    if hosts.is_primary():
+      work.results.update(_results(targets, counts))
 
   inputs = {'corpus': corpus, 'policy': policy, 'sources': sources}
   return run.stage(
@@ -140,6 +147,7 @@ def grow(
     size=_planned_size(
       sources or corpus, split, num_sources, num_samples, target_length
     ),
+    teamwork='apart',
   )
 
 
@@ -184,7 +192,7 @@ def _sample(
   """Samples and writes the shards of every block that is not done.
 
   Returns:
-    What each shard that was written holds, by the file's name.
+    What each shard that this host wrote holds, by the file's name.
   """
   blocks = [
     block
@@ -198,7 +206,12 @@ def _sample(
   with (
     progress_lib.progress(work.name, total, unit='samples', done=done) as advance,
     overlap.Writer(limit=max(sizes, default=1)) as writer,
-    overlap.read_ahead(shard_blocks.read, blocks) as read,
+    # Of several hosts none takes a block before it can begin with it.
+    overlap.read_ahead(
+      shard_blocks.read,
+      _claimed(work.name, blocks),
+      ahead=1 if hosts.count() == 1 else 0,
+    ) as read,
   ):
     started = time.monotonic()
 
@@ -229,17 +242,27 @@ def _sample(
         size=task.rows * num_samples,
       )
 
-    for block in blocks:
+    for block, groups in read:
       shard_blocks.sample(
         work,
         draw,
         block,
-        next(read),
+        groups,
         num_samples,
         advance=advance_source,
         finish=finish,
       )
+      del groups
   return counts
+
+
+def _claimed(
+  name: str, blocks: Sequence[list[shard_blocks.Task]]
+) -> Iterator[list[shard_blocks.Task]]:
+  """The blocks that this host is the first to ask for, each when it is asked for."""
+  for block in blocks:
+    if hosts.claim(f'{name}/{block[0].target.name}'):
+      yield block
 
 
 def _unite(samples: group_store.Group, data: group_store.Group) -> group_store.Group:

@@ -222,6 +222,7 @@ def improve(
     params=params,
     inputs=inputs,
     build=build,
+    teamwork='together',
     size={'steps at most': num_steps, 'threshold': threshold},
   )
 

@@ -211,6 +211,7 @@ def online(
     params=params,
     inputs=inputs,
     build=build,
+    teamwork='together',
     size={'samples': num_samples, 'phases': num_phases},
   )
 

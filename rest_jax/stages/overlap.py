@@ -21,35 +21,46 @@ Result = TypeVar('Result')
 
 @contextlib.contextmanager
 def read_ahead(
-  read: Callable[[Item], Result], items: Iterable[Item]
-) -> Iterator[Iterator[Result]]:
+  read: Callable[[Item], Result], items: Iterable[Item], *, ahead: int = 1
+) -> Iterator[Iterator[tuple[Item, Result]]]:
   """Reads the next item on another thread while the caller works on this one.
 
-  Take each with `next` straight into the call that works on it: a variable of the
-  caller's that still holds the last one would keep it for longer.
+  Let go of each before the next is taken: a variable of the caller's that still holds
+  the last one would keep it for longer.
 
   Args:
     read: called with one item at a time, in order; what it raises is raised where
       its result is taken.
-    items: what there is to read.
+    items: what there is to read; asked for the next when that is about to be read.
+    ahead: how many to read ahead; 0 reads each when it is wanted.
 
   Yields:
-    An iterator over the results. The thread ends with the context.
+    An iterator over the items with their results. The thread ends with the context.
   """
   with futures.ThreadPoolExecutor(1, thread_name_prefix='shard-reader') as pool:
-    yield _results(pool, read, items)
+    yield _results(pool, read, items, ahead)
 
 
 def _results(
-  pool: futures.Executor, read: Callable[[Item], Result], items: Iterable[Item]
-) -> Iterator[Result]:
-  ahead: collections.deque[futures.Future[Result]] = collections.deque()
+  pool: futures.Executor,
+  read: Callable[[Item], Result],
+  items: Iterable[Item],
+  ahead: int,
+) -> Iterator[tuple[Item, Result]]:
+  begun: collections.deque[tuple[Item, futures.Future[Result]]] = collections.deque()
   for item in items:
-    ahead.append(pool.submit(read, item))
-    if len(ahead) > 1:
-      yield ahead.popleft().result()
-  while ahead:
-    yield ahead.popleft().result()
+    begun.append((item, pool.submit(read, item)))
+    if len(begun) > ahead:
+      yield _finished(begun)
+  while begun:
+    yield _finished(begun)
+
+
+def _finished(
+  begun: collections.deque[tuple[Item, futures.Future[Result]]],
+) -> tuple[Item, Result]:
+  item, future = begun.popleft()
+  return item, future.result()
 
 
 class Writer:

@@ -18,7 +18,7 @@ from rest_jax import paths
 from rest_jax.data import vocabularies
 from rest_jax.models import t5
 from rest_jax.stages import artifact
-from rest_jax.training import checkpoints
+from rest_jax.training import checkpoints, hosts
 from rest_jax.training import mesh as mesh_lib
 
 MODEL_FILE = 'model.json'
@@ -42,10 +42,11 @@ def save_model(
   vocabulary: epath.Path,
   step: int,
 ) -> None:
-  """Writes a trained model into an artifact."""
-  text = json.dumps(config.to_dict(), indent=1)
-  paths.write_text_atomic(directory / MODEL_FILE, text)
-  (directory / VOCABULARY_FILE).write_bytes(vocabulary.read_bytes())
+  """Writes a trained model into an artifact; with several hosts all call it."""
+  if hosts.is_primary():
+    text = json.dumps(config.to_dict(), indent=1)
+    paths.write_text_atomic(directory / MODEL_FILE, text)
+    paths.write_bytes_atomic(directory / VOCABULARY_FILE, vocabulary.read_bytes())
   checkpoints.save_params(directory, params, step=step)
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from rich import console as rich_console
 from rich import progress as rich_progress
 
+from rest_jax.training import hosts
+
 PLAIN_PERIOD_S = 10.0  # between two plain lines of one piece of work
 
 # advance(steps, note): `note` is a short text such as 'loss 2.31'.
@@ -25,6 +27,9 @@ def progress(
 ) -> Iterator[Advance]:
   """Shows how far a piece of work is, its rate and the time left.
 
+  Of several hosts the first shows it: the whole of what all do together, its own
+  share of what they do apart.
+
   Args:
     description: what is being done, such as 'grow_1'.
     total: how many units the whole work has.
@@ -35,11 +40,24 @@ def progress(
   Yields:
     `advance(units, note='')`.
   """
+  if not hosts.is_primary():
+
+    def tell(units: int, note: str = '') -> None:
+      del note
+      hosts.advance(units)
+
+    yield tell
+    return
   console = rich_console.Console(file=sys.stderr)
   if console.is_terminal:
     with _bar(console, unit) as bar:
       task = bar.add_task(description, total=total, completed=done, note='')
-      yield lambda units, note='': bar.update(task, advance=units, note=note)
+
+      def show(units: int, note: str = '') -> None:
+        hosts.advance(units)
+        bar.update(task, advance=units, note=note)
+
+      yield show
     return
   plain = _PlainLines(description, total, unit, done, period_s)
   yield plain.advance
@@ -47,8 +65,9 @@ def progress(
 
 
 def say(text: str) -> None:
-  """Prints one line of the run's story."""
-  print(text, file=sys.stderr, flush=True)
+  """Prints one line of the run's story; of several hosts the first speaks."""
+  if hosts.is_primary():
+    print(text, file=sys.stderr, flush=True)
 
 
 def _bar(console: rich_console.Console, unit: str) -> rich_progress.Progress:
@@ -88,6 +107,7 @@ class _PlainLines:
     self._note = ''
 
   def advance(self, units: int, note: str = '') -> None:
+    hosts.advance(units)
     self._done += units
     self._note = note or self._note
     if time.monotonic() - self._last >= self._period_s:

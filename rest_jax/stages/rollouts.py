@@ -169,9 +169,9 @@ class Rollouts:
       )
       placed = mesh_lib.put_batch(self._run.mesh, batch)
       found = self._annotate(params, placed, self._reference)
-      parts.append(batch | jax.device_get(found))
+      parts.append(batch | mesh_lib.fetch(found))
     features = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    return features | jax.device_get(self._advantages(features))
+    return features | mesh_lib.fetch(self._advantages(features))
 
   def _annotated(
     self, params: Any, batch: Mapping[str, jax.Array], reference: Any

@@ -14,6 +14,7 @@ from rest_jax.rewards import agreement, learned, normalisers, text
 from rest_jax.rewards import inputs as inputs_lib
 from rest_jax.stages import artifact, overlap, policies
 from rest_jax.stages import progress as progress_lib
+from rest_jax.training import hosts
 
 VERSION = 1
 NORMALISER_FILE = normalisers.FILE_NAME
@@ -80,6 +81,9 @@ def score(
     )
     shards = shards_lib.list_shards(samples.path)
     _score_shards(work, score_groups, shards)
+    hosts.barrier(f'{name} is scored')
+    if not hosts.is_primary():
+      return
     raw = [_raw_path(work, index, len(shards)) for index in range(len(shards))]
     fitted = None
     if normaliser_from is not None:
@@ -108,7 +112,13 @@ def score(
     'normaliser_from': normaliser_from,
   }
   return run.stage(
-    'score', name=name, version=VERSION, params=params, inputs=inputs, build=build
+    'score',
+    name=name,
+    version=VERSION,
+    params=params,
+    inputs=inputs,
+    build=build,
+    teamwork='apart',
   )
 
 
@@ -174,20 +184,26 @@ def _score_shards(
 ) -> None:
   """Scores shard by shard into scratch; those that are there are done.
 
-  The next shard is read, and the last one's rewards are written, meanwhile.
+  The next shard is read, and the last one's rewards are written, meanwhile. Of
+  several hosts each takes the next that no other has taken.
   """
   rows = [columns.num_rows(shard) for shard in shards]
   raw = [_raw_path(work, index, len(shards)) for index in range(len(shards))]
   left = [index for index, path in enumerate(raw) if not path.exists()]
   done = sum(rows) - sum(rows[index] for index in left)
-  waiting = [shards[index] for index in left]
+  mine = (index for index in left if hosts.claim(f'{work.name}/{index}'))
+
+  def read(index: int) -> list[group_store.Group]:
+    return group_store.read_groups(shards[index])
+
   with (
     progress_lib.progress(work.name, sum(rows), unit='sources', done=done) as advance,
     overlap.Writer() as writer,
-    overlap.read_ahead(group_store.read_groups, waiting) as read,
+    overlap.read_ahead(read, mine, ahead=1 if hosts.count() == 1 else 0) as found,
   ):
-    for index in left:
-      write = _score_shard(work, score_groups, next(read), raw[index])
+    for index, groups in found:
+      write = _score_shard(work, score_groups, groups, raw[index])
+      del groups
       writer.put(raw[index], write)
       advance(rows[index])
 

@@ -14,7 +14,7 @@ from rest_jax.data import batches, brought_vocabularies, buckets, vocabularies
 from rest_jax.interop import initial_checkpoint as initial_checkpoint_lib
 from rest_jax.models import t5
 from rest_jax.stages import artifact, fitting, policies
-from rest_jax.training import objectives
+from rest_jax.training import hosts, objectives
 from rest_jax.training import optimiser as optimiser_lib
 
 VERSION = 1
@@ -129,7 +129,8 @@ def supervise(
       vocabulary=vocabulary,
       step=fitted.best_step,
     )
-    paths.write_text_atomic(work.path / INFO_FILE, model_info(config))
+    if hosts.is_primary():
+      paths.write_text_atomic(work.path / INFO_FILE, model_info(config))
     work.results.update(fitted.results(), parameters=parameters)
 
   return run.stage(
@@ -139,6 +140,7 @@ def supervise(
     params=params,
     inputs={'corpus': corpus},
     build=build,
+    teamwork='together',
     size={
       'parameters': parameters,
       'steps': num_steps,

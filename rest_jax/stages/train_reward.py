@@ -13,7 +13,7 @@ from rest_jax.rewards import agreement, learned
 from rest_jax.rewards import inputs as inputs_lib
 from rest_jax.stages import artifact, fitting, policies, score
 from rest_jax.stages import rated as rated_lib
-from rest_jax.training import reward_objectives
+from rest_jax.training import hosts, reward_objectives
 
 VERSION = 1
 RANK_AGREEMENT = 'rank_agreement'
@@ -116,7 +116,7 @@ def train_reward(
       )
     scale = learned.RatingScale.fit(np.concatenate([one.ratings for one in rated]))
     data = rated_lib.RatedBatches(
-      work.scratch / 'rated',
+      work.host_scratch / 'rated',
       rated,
       scale,
       batch=batch_size,
@@ -171,9 +171,10 @@ def train_reward(
       vocabulary=policy.path / policies.VOCABULARY_FILE,
       step=fitted.best_step,
     )
-    paths.write_json_atomic(work.path / score.SCALE_FILE, dataclasses.asdict(scale))
-    if reward_input != inputs_lib.Source():
-      paths.write_json_atomic(work.path / score.INPUT_FILE, reward_input.to_dict())
+    if hosts.is_primary():
+      paths.write_json_atomic(work.path / score.SCALE_FILE, dataclasses.asdict(scale))
+      if reward_input != inputs_lib.Source():
+        paths.write_json_atomic(work.path / score.INPUT_FILE, reward_input.to_dict())
     undefined = {field.name: None for field in dataclasses.fields(agreement.Agreement)}
     work.results.update(
       fitted.results(),
@@ -195,6 +196,7 @@ def train_reward(
     params=params,
     inputs=inputs,
     build=build,
+    teamwork='together',
     size={'steps': num_steps},
   )
 

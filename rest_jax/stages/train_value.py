@@ -185,6 +185,7 @@ def train_value(
     params=params,
     inputs={'policy': policy, 'samples': samples, 'rewards': rewards},
     build=build,
+    teamwork='together',
     size={'steps': num_steps},
   )
 
@@ -228,7 +229,9 @@ def measure(
       placed = mesh_lib.put_batch(mesh, batch)
       pair = _values_and_returns(params, placed, config=config, discount=discount)
       # [candidates, length] each: the kept slots stand in the order of the index.
-      values, targets = (np.asarray(x, np.float64)[batch['keep']] for x in pair)
+      values, targets = (
+        x.astype(np.float64)[batch['keep']] for x in mesh_lib.fetch(pair)
+      )
       mask = batch['decoder_loss_weights'][batch['keep']] > 0
       slots = np.concatenate([np.arange(*index.row_slots[r : r + 2]) for r in mine])
       lengths = mask.sum(axis=-1)

@@ -30,14 +30,33 @@ ITEM = 'state'
 _NAME = re.compile(rf'{PREFIX}(\d+)')
 
 
-def _handler() -> ocp.PyTreeCheckpointHandler:
-  return ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=False)
+def _handler(**options: Any) -> ocp.PyTreeCheckpointHandler:
+  return ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=False, **options)
+
+
+def _checkpointer(arrays: Any = None) -> ocp.Checkpointer:
+  """For arrays, or shardings, that all hosts or this one alone write or read.
+
+  Orbax waits for all hosts unless it is told that this one is alone with its work.
+  """
+  leaves = jax.tree.leaves(arrays)
+  shared = [x for x in leaves if not getattr(x, 'is_fully_addressable', True)]
+  if jax.process_count() == 1 or shared:
+    return ocp.Checkpointer(_handler())
+  index = jax.process_index()
+  alone = ocp.options.MultiprocessingOptions(
+    primary_host=index, active_processes={index}, barrier_sync_key_prefix=f'host{index}'
+  )
+  return ocp.Checkpointer(
+    _handler(multiprocessing_options=alone), multiprocessing_options=alone
+  )
 
 
 def save_params(path: paths.PathLike, params: Any, *, step: int) -> epath.Path:
   """Writes parameters as `path`/checkpoint_<step>, in T5X's layout.
 
-  A checkpoint of the same step is replaced. With several hosts all call it.
+  A checkpoint of the same step is replaced. With several hosts those call it whose
+  devices hold the parameters.
 
   Args:
     path: the directory that holds the checkpoints; made if absent.
@@ -52,7 +71,7 @@ def save_params(path: paths.PathLike, params: Any, *, step: int) -> epath.Path:
     'target': params,
     'state': {'step': np.asarray(step, np.int32), 'param_states': {}},
   }
-  with ocp.Checkpointer(_handler()) as checkpointer:
+  with _checkpointer(params) as checkpointer:
     checkpointer.save(_absolute(target) / ITEM, ocp.args.PyTreeSave(tree), force=True)
   return target
 
@@ -148,7 +167,8 @@ def _restore(folder: epath.Path, item: Any, restore_args: Any) -> Any:
     restore_args={'target': restore_args},
     partial_restore=True,
   )
-  with ocp.Checkpointer(_handler()) as checkpointer:
+  shardings = [getattr(arg, 'sharding', None) for arg in jax.tree.leaves(restore_args)]
+  with _checkpointer(shardings) as checkpointer:
     return checkpointer.restore(folder, args)['target']
 
 
@@ -174,7 +194,7 @@ def stored_shapes(path: paths.PathLike) -> Any:
   """
   folder = _item(path)
   try:
-    with ocp.Checkpointer(_handler()) as checkpointer:
+    with _checkpointer() as checkpointer:
       tree = checkpointer.metadata(folder).item_metadata.tree
   except Exception as error:
     raise ValueError(

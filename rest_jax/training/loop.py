@@ -26,6 +26,7 @@ from absl import logging
 from rest_jax import paths
 from rest_jax.training import checkpoints as checkpoints_lib
 from rest_jax.training import events as events_lib
+from rest_jax.training import hosts, preemption
 from rest_jax.training import step as step_lib
 
 CHECKPOINTS_DIR = 'checkpoints'
@@ -169,6 +170,7 @@ def fit(
   Raises:
     NonFiniteLossError: a loss, gradient or update is not finite. No checkpoint
       is written after that step.
+    preemption.Stopped: SIGTERM came; a checkpoint of the last step is written.
     ValueError: an argument, or what lies in `work_dir`, does not fit.
   """
   _check_arguments(
@@ -197,9 +199,7 @@ def fit(
     def out_of_patience() -> bool:
       return patience is not None and fitting.record.evaluations_since_best >= patience
 
-    if fitting.record.best_step < 0:
-      assess()
-    if fitting.step < num_steps and not out_of_patience():
+    def train() -> None:
       put, rng = train_step.put_batch, train_step.key(seed)
       batches = _Batches(lambda step: put(batch_fn(step)), fitting.step, num_steps)
       try:
@@ -215,10 +215,18 @@ def fit(
             assess()
           if fitting.step % checkpoint_period_steps == 0:
             fitting.save()
+          if hosts.must_stop(fitting.step):
+            break  # `deferred` raises, when the checkpoint is written
       finally:
         batches.close()
-    fitting.save()
-    files.wait()
+
+    if fitting.record.best_step < 0:
+      assess()
+    with preemption.deferred():
+      if fitting.step < num_steps and not out_of_patience():
+        train()
+      fitting.save()
+      files.wait()
     return fitting.result()
   finally:
     fitting.report_progress(always=True)

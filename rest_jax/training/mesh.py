@@ -251,42 +251,78 @@ def batch_shards(mesh: Mesh) -> int:
   return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
-@functools.cache
-def _local_batch_shards(mesh: Mesh) -> int:
-  """How many of the parts of a batch lie on this host's devices."""
-  indices = batch_sharding(mesh).addressable_devices_indices_map((batch_shards(mesh),))
-  return len({index[0].start for index in indices.values() if index})
-
-
 def put_batch(mesh: Mesh, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
-  """Puts a host's arrays on the mesh, their leading axis spread over data and fsdp.
+  """Puts a batch on the mesh, its leading axis spread over data and fsdp.
 
-  With several hosts each passes the rows of its own devices, as many as every
-  other host, and the batch is all hosts' rows in the order of the mesh. A scalar
-  goes to every device whole (all hosts must pass the same).
+  With several hosts each passes the whole batch, the same, and its devices take
+  their rows. A scalar goes to every device whole.
 
   Raises:
     ValueError: the mesh does not divide a batch; names the array.
   """
-  shards = _local_batch_shards(mesh)
+  shards = batch_shards(mesh)
   for name, array in batch.items():
     if np.ndim(array) and np.shape(array)[0] % shards:
       raise ValueError(
-        f'{name!r} has {np.shape(array)[0]} rows on this host, which its {shards} '
-        f'shards of the batch (mesh data={mesh.shape["data"]} x '
-        f'fsdp={mesh.shape["fsdp"]}) do not divide: the batch size must be a multiple '
-        f'of {batch_shards(mesh)}'
+        f'{name!r} has {np.shape(array)[0]} rows, which the {shards} parts of a batch '
+        f'(mesh data={mesh.shape["data"]} x fsdp={mesh.shape["fsdp"]}) do not divide: '
+        f'the batch size must be a multiple of {shards}'
       )
   shardings = {
     name: batch_sharding(mesh) if np.ndim(array) else replicated(mesh)
     for name, array in batch.items()
   }
-  if jax.process_count() == 1:
+  if not mesh.is_multi_process:
     return jax.device_put(dict(batch), shardings)
+  host = {name: np.asarray(array) for name, array in batch.items()}
   return {
-    name: jax.make_array_from_process_local_data(shardings[name], np.asarray(array))
-    for name, array in batch.items()
+    name: jax.make_array_from_callback(array.shape, shardings[name], array.__getitem__)
+    for name, array in host.items()
   }
+
+
+def fetch(tree: Any) -> Any:
+  """The arrays of a tree on the host, whole, on every host.
+
+  As `jax.device_get`, also of arrays that lie partly on other hosts' devices; these
+  travel, and all hosts must ask for them.
+  """
+  leaves = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
+  partial = [x for x in leaves if not (x.is_fully_addressable or x.is_fully_replicated)]
+  if partial:
+    sharding = partial[0].sharding
+    assert isinstance(sharding, NamedSharding), sharding
+    tree = _replicate(sharding.mesh)(tree)
+  return jax.device_get(tree)
+
+
+@functools.cache
+def _replicate(mesh: Any) -> Any:
+  return jax.jit(lambda tree: tree, out_shardings=replicated(mesh))
+
+
+def local_mesh(mesh: Mesh) -> Mesh:
+  """The mesh of this host's devices alone, its axes as wide as they can be.
+
+  What hosts do apart from one another (Grow, scoring) runs on it. `model` is as wide
+  as in `mesh`, `fsdp` as wide as fits, and `data` takes the rest. With one host it is
+  `mesh` itself.
+
+  Raises:
+    ValueError: the model axis is wider than a host, or does not divide its devices.
+  """
+  if not mesh.is_multi_process:
+    return mesh
+  mine = [d for d in mesh.devices.flat if d.process_index == jax.process_index()]
+  model = mesh.shape['model']
+  if len(mine) % model:
+    raise ValueError(
+      f'mesh model={model} does not fit into a host, which has {len(mine)} devices: '
+      'hosts sample and score apart, each with a whole copy of the policy on its own '
+      'devices. Make model a divisor of that and spread the parameters over fsdp'
+    )
+  fsdp = math.gcd(mesh.shape['fsdp'], len(mine) // model)
+  return make_mesh(MeshConfig(data=-1, fsdp=fsdp, model=model), mine)
 
 
 @contextlib.contextmanager

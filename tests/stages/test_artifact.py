@@ -174,7 +174,7 @@ def test_work_of_other_settings_is_not_gone_on_from(tmp_path):
 def test_the_cost_of_all_attempts_is_added(tmp_path):
   with pytest.raises(KeyboardInterrupt):
     _stage(_run(tmp_path), Builder(die_before='d'))
-  (saved,) = (tmp_path / '.work').glob('*/scratch/cost.json')
+  (saved,) = (tmp_path / '.work').glob('*/scratch/host_0/cost.json')
   earlier = json.loads(saved.read_text()) | {'seconds': 1000.0, 'device_seconds': 40.0}
   saved.write_text(json.dumps(earlier))
   cost = _stage(_run(tmp_path)).record['cost']

@@ -24,11 +24,26 @@ def test_the_next_item_is_read_while_the_caller_works_and_no_other():
 
   with overlap.read_ahead(read_one, range(5)) as results:
     for item in range(5):
-      assert next(results) == item * 10
+      assert next(results) == (item, item * 10)
       ahead = min(item + 1, 4)
       assert began[ahead].wait(SOON)
       assert read == list(range(ahead + 1))
     assert next(results, None) is None
+  assert not _threads()
+
+
+def test_nothing_is_read_ahead_where_that_is_not_wanted():
+  taken = []
+
+  def items():
+    for item in range(3):
+      taken.append(item)
+      yield item
+
+  with overlap.read_ahead(str, items(), ahead=0) as results:
+    for item in range(3):
+      assert next(results) == (item, str(item))
+      assert taken == list(range(item + 1))
   assert not _threads()
 
 
@@ -39,7 +54,7 @@ def test_a_read_that_fails_is_raised_where_its_result_is_taken():
     return item
 
   with overlap.read_ahead(read_one, range(3)) as results:
-    assert next(results) == 0
+    assert next(results) == (0, 0)
     with pytest.raises(ValueError, match='shard 1 is damaged'):
       next(results)
   assert not _threads()

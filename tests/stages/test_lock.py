@@ -1,0 +1,58 @@
+"""One run at a time in a MODEL_DIR, and no lock is left behind by a dead one."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from rest_jax.stages import lock
+
+
+def test_the_second_is_refused_and_told_who_the_first_is(tmp_path):
+  with lock.hold(tmp_path / 'run'):
+    with pytest.raises(ValueError, match=r'run is in use: process \d+ on .* since'):
+      with lock.hold(tmp_path / 'run'):
+        pass
+  with lock.hold(tmp_path / 'run'):
+    pass
+
+
+def test_the_lock_of_a_killed_process_is_gone(tmp_path):
+  program = (
+    'import sys, time\nfrom rest_jax.stages import lock\n'
+    'with lock.hold(sys.argv[1]):\n  print("held", flush=True)\n  time.sleep(60)\n'
+  )
+  other = subprocess.Popen(
+    [sys.executable, '-c', program, str(tmp_path)], stdout=subprocess.PIPE, text=True
+  )
+  try:
+    assert other.stdout.readline() == 'held\n'
+    with pytest.raises(ValueError, match=f'process {other.pid} '):
+      with lock.hold(tmp_path):
+        pass
+  finally:
+    other.send_signal(signal.SIGKILL)
+    other.wait()
+    other.stdout.close()
+  with lock.hold(tmp_path):
+    pass
+
+
+def test_an_object_store_takes_over_what_was_not_renewed(tmp_path, monkeypatch):
+  monkeypatch.setattr(lock.paths, 'is_remote', lambda path: True)
+  monkeypatch.setattr(lock, 'SETTLING_S', 0.0)
+  monkeypatch.setattr(
+    lock.paths, 'write_text_atomic', lambda p, text: p.write_text(text)
+  )
+  holder = {'host': 'tpu-3', 'process': 7, 'since': '2026-01-01'}
+  file = lock.paths.as_path(tmp_path) / lock.LOCK_FILE
+  file.write_text(json.dumps(holder))
+  with pytest.raises(ValueError, match='process 7 on tpu-3 since 2026-01-01'):
+    with lock.hold(tmp_path):
+      pass
+  monkeypatch.setattr(lock, 'STALE_S', -1.0)
+  with lock.hold(tmp_path):
+    assert json.loads(file.read_text())['process'] != 7
+  assert not file.exists()

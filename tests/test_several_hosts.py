@@ -1,0 +1,73 @@
+"""Two hosts make what one makes, and end alike."""
+
+import numpy as np
+import pytest
+
+from rest_jax.data import group_store, reward_store, shards
+from tests import minimal_run, several_hosts
+
+pytestmark = pytest.mark.slow
+
+# Sums over devices are made in another order than on one: rounding of float32.
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(scope='module')
+def one(tmp_path_factory):
+  return minimal_run.finished(tmp_path_factory)
+
+
+@pytest.fixture(scope='module')
+def two(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('two')
+  bindings = ['THRESHOLDS = ((0.6,),)']
+  several_hosts.run(folder, folder / 'run', 2, bindings=bindings)
+  return folder / 'run'
+
+
+def test_the_artifacts_are_those_of_one_host(one, two):
+  names = minimal_run.fingerprints(two)
+  assert {'bc', 'reward_model', 'grow_1', 'score_1', 'improve_1_1'} <= names.keys()
+  expected = minimal_run.fingerprints(one)
+  assert names == {name: expected[name] for name in names}
+  assert not list((two / '.work').iterdir())
+
+
+@pytest.mark.parametrize('name', ['rating_samples', 'grow_1'])
+def test_the_samples_are_equal(one, two, name):
+  left, right = (list(group_store.iterate_groups(d / name)) for d in (one, two))
+  assert [g.source_id for g in left] == [g.source_id for g in right] and left
+  for a, b in zip(left, right, strict=True):
+    assert a.texts == b.texts and a.origins == b.origins
+    for x, y in zip(a.token_log_probs, b.token_log_probs, strict=True):
+      np.testing.assert_allclose(x, y, atol=TOLERANCE)
+
+
+def test_an_attempt_of_two_hosts_is_one_attempt(two):
+  cost = several_hosts.record(two, 'grow_1')['cost']
+  assert cost['counts']['decoder_steps'] > 0 and cost['attempts'] == 1
+
+
+def test_the_rewards_are_equal(one, two):
+  paths = [shards.list_shards(d / 'score_1', reward_store.KIND) for d in (one, two)]
+  assert len(paths[0]) == len(paths[1]) > 1
+  for left, right in zip(*paths, strict=True):
+    a, b = reward_store.read_rewards(left), reward_store.read_rewards(right)
+    for x, y in zip(a.rewards, b.rewards, strict=True):
+      np.testing.assert_allclose(x, y, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize('name', ['bc', 'reward_model', 'improve_1_1'])
+def test_the_parameters_are_equal(one, two, name):
+  left, right = minimal_run.params(one, name), minimal_run.params(two, name)
+  assert left.keys() == right.keys() and left
+  for key in left:
+    np.testing.assert_allclose(left[key], right[key], atol=TOLERANCE, err_msg=key)
+
+
+def test_a_mistake_ends_both_hosts(tmp_path):
+  hosts = several_hosts.Hosts(
+    tmp_path, tmp_path / 'run', 2, bindings=['THRESHOLDS = ((0.7, 0.6),)']
+  )
+  assert hosts.wait() == [1, 1], hosts.printed()
+  assert 'must rise' in hosts.printed()
