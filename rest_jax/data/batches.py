@@ -196,7 +196,7 @@ class GroupBatches:
 
   Args:
     group_dir: a group set.
-    batch: rows in a batch, over all processes.
+    batch: rows in a batch.
     samples: slots in a row; a source with more kept candidates has several rows.
     buckets: (source_length, target_length) pairs, rising; each is one shape.
     seed: of the shuffle.
@@ -209,8 +209,6 @@ class GroupBatches:
     shuffle: False keeps the stored order.
     window_row_groups: shuffle inside windows of so many row groups, to bound the
       memory; None shuffles over the whole set.
-    process_index: of this process.
-    num_processes: each gets its equal share of every batch's rows, in order.
 
   Raises:
     ValueError: arguments or sets that do not fit together; nothing to train on.
@@ -231,14 +229,7 @@ class GroupBatches:
     log_probs: bool = False,
     shuffle: bool = True,
     window_row_groups: int | None = None,
-    process_index: int = 0,
-    num_processes: int = 1,
   ):
-    if not 0 <= process_index < num_processes or batch % num_processes:
-      raise ValueError(
-        f'batch {batch} cannot be shared by process {process_index} of '
-        f'{num_processes}: it must be a multiple of the number of processes'
-      )
     self.index = row_index.build(
       group_dir,
       samples=samples,
@@ -258,8 +249,6 @@ class GroupBatches:
     self.buckets = tuple((int(source), int(target)) for source, target in buckets)
     self.batch_size = batch
     self.samples = samples
-    share = batch // num_processes
-    self._mine = slice(process_index * share, (process_index + 1) * share)
     self._log_probs = log_probs
     # A bucket's batch may reach back one window; the next one may have begun.
     held = None if window_row_groups is None else window_row_groups * (len(buckets) + 2)
@@ -278,9 +267,9 @@ class GroupBatches:
     return self.index.num_rows / self.batch_size
 
   def batch(self, step: int) -> Batch:
-    """The training batch of a step (this process's rows); always the same."""
+    """The training batch of a step; always the same."""
     bucket, rows = self.order.rows(step)
-    return self.batch_of_rows(rows[self._mine], bucket)
+    return self.batch_of_rows(rows, bucket)
 
   def batch_of_rows(
     self, rows: Sequence[int] | np.ndarray, bucket: int, *, num_rows: int | None = None
@@ -311,14 +300,13 @@ class GroupBatches:
     """Every row once, in the stored order within a bucket, buckets one by one.
 
     The last batch of a bucket is filled up with empty rows (weights 0, keep
-    False). Each process gets its rows of every batch.
+    False).
     """
     for bucket in range(len(self.buckets)):
       rows = np.flatnonzero(self.index.row_bucket == bucket)
       for start in range(0, len(rows), self.batch_size):
-        mine = rows[start : start + self.batch_size][self._mine]
-        share = self._mine.stop - self._mine.start
-        yield self.batch_of_rows(mine, bucket, num_rows=share)
+        some = rows[start : start + self.batch_size]
+        yield self.batch_of_rows(some, bucket, num_rows=self.batch_size)
 
   def describe(self) -> dict[str, Any]:
     """The counts as JSON values."""

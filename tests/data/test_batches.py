@@ -202,18 +202,6 @@ def test_longer_padding_changes_nothing(sets):
         assert not right[name][padding].any()
 
 
-def test_processes_share_the_batch(sets):
-  whole = make(sets, batch=6)
-  parts = [make(sets, batch=6, process_index=i, num_processes=3) for i in range(3)]
-  for step in range(6):
-    joined = [part.batch(step) for part in parts]
-    for name, value in whole.batch(step).items():
-      stacked = np.concatenate([part[name] for part in joined])
-      np.testing.assert_array_equal(value, stacked)
-  with pytest.raises(ValueError, match='multiple of the number of processes'):
-    make(sets, num_processes=3)
-
-
 def test_evaluation_batches_hold_every_row_once(sets):
   data = make(sets)
   seen = collections.Counter()
@@ -222,11 +210,6 @@ def test_evaluation_batches_hold_every_row_once(sets):
     empty = ~batch['keep'].any(axis=1)
     assert not batch['decoder_loss_weights'][empty].any()
     seen.update(candidates_in(batch))
-  assert seen == dict.fromkeys(kept_candidates(sets), 1)
-  parts = [make(sets, batch=6, process_index=i, num_processes=2) for i in range(2)]
-  seen = collections.Counter()
-  for left, right in zip(*(p.evaluation_batches() for p in parts), strict=True):
-    seen.update(candidates_in(left) + candidates_in(right))
   assert seen == dict.fromkeys(kept_candidates(sets), 1)
 
 
