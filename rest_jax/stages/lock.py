@@ -30,11 +30,14 @@ STALE_S = 120.0
 # Two that take a lock at once see each other's word within so long.
 SETTLING_S = 2.0
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @contextlib.contextmanager
 def hold(model_dir: paths.PathLike) -> Iterator[None]:
   """Holds the lock of a MODEL_DIR; the directory is made if absent.
+
+  One that cannot be written to is not locked: a finished run in it can be looked at.
 
   Raises:
     ValueError: another run holds it; says which.
@@ -69,7 +72,15 @@ def _refusal(path: epath.Path, text: str) -> ValueError:
 @contextlib.contextmanager
 def _hold_file(path: epath.Path) -> Iterator[None]:
   # Not emptied before it is ours: it says who holds it.
-  handle = os.open(os.fspath(path), os.O_RDWR | os.O_CREAT, 0o644)
+  try:
+    handle = os.open(os.fspath(path), os.O_RDWR | os.O_CREAT, 0o644)
+  except OSError as error:
+    if error.errno not in _READ_ONLY:
+      raise
+    handle = None
+  if handle is None:
+    yield
+    return
   try:
     try:
       fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,5 +1,6 @@
 """One run at a time in a MODEL_DIR, and no lock is left behind by a dead one."""
 
+import errno
 import json
 import signal
 import subprocess
@@ -56,3 +57,12 @@ def test_an_object_store_takes_over_what_was_not_renewed(tmp_path, monkeypatch):
   with lock.hold(tmp_path):
     assert json.loads(file.read_text())['process'] != 7
   assert not file.exists()
+
+
+def test_a_directory_that_cannot_be_written_to_is_not_locked(tmp_path, monkeypatch):
+  def refuse(*arguments):
+    raise PermissionError(errno.EACCES, 'Permission denied', '.lock')
+
+  monkeypatch.setattr(lock.os, 'open', refuse)
+  with lock.hold(tmp_path):
+    assert not (tmp_path / lock.LOCK_FILE).exists()
