@@ -5,7 +5,6 @@
 With --kill the process dies by SIGKILL as `minimal_run` describes.
 """
 
-import json
 import os
 import pathlib
 import socket
@@ -59,16 +58,15 @@ class Hosts:
     flags: further flags of all.
     of: {index: flags} of some of them.
     bindings: gin bindings on top of the smallest run's.
-    devices: of each.
   """
 
-  def __init__(self, folder, model_dir, count, *flags, of=None, bindings=(), devices=1):
+  def __init__(self, folder, model_dir, count, *flags, of=None, bindings=()):
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     file = gin_file(folder, bindings)
     port = free_port()
     environment = os.environ | {
-      'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+      'XLA_FLAGS': '--xla_force_host_platform_device_count=1',
       'JAX_PLATFORMS': 'cpu',
       'TF_CPP_MIN_LOG_LEVEL': '3',
     }
@@ -126,10 +124,6 @@ def run(folder, model_dir, count, *flags, **options):
   statuses = hosts.wait()
   assert statuses == [0] * count, hosts.printed()
   return hosts
-
-
-def record(model_dir, name):
-  return json.loads((pathlib.Path(model_dir) / name / 'stage.json').read_text())
 
 
 if __name__ == '__main__':

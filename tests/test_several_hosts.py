@@ -1,9 +1,13 @@
-"""Two hosts make what one makes, and end alike."""
+"""Two hosts make what one makes, however they are stopped, and end alike."""
+
+import signal
+import time
 
 import numpy as np
 import pytest
 
 from rest_jax.data import group_store, reward_store, shards
+from rest_jax.training import loop
 from tests import minimal_run, several_hosts
 
 pytestmark = pytest.mark.slow
@@ -17,11 +21,21 @@ def one(tmp_path_factory):
   return minimal_run.finished(tmp_path_factory)
 
 
+BINDINGS = ['THRESHOLDS = ((0.6,),)']
+
+
 @pytest.fixture(scope='module')
 def two(tmp_path_factory):
+  """The MODEL_DIR of a run whose first host died in BC, and that was started again."""
   folder = tmp_path_factory.mktemp('two')
-  bindings = ['THRESHOLDS = ((0.6,),)']
-  several_hosts.run(folder, folder / 'run', 2, bindings=bindings)
+  kill = r'--kill=/\.work/bc-.*/scratch/.*\d+$'
+  hosts = several_hosts.Hosts(
+    folder, folder / 'run', 2, of={0: [kill]}, bindings=BINDINGS
+  )
+  first, second = hosts.wait()
+  assert first == -signal.SIGKILL and second != 0, hosts.printed()
+  assert list(folder.glob('run/.work/bc-*/scratch/checkpoints/*/*'))
+  several_hosts.run(folder, folder / 'run', 2, bindings=BINDINGS)
   return folder / 'run'
 
 
@@ -44,7 +58,7 @@ def test_the_samples_are_equal(one, two, name):
 
 
 def test_an_attempt_of_two_hosts_is_one_attempt(two):
-  cost = several_hosts.record(two, 'grow_1')['cost']
+  cost = minimal_run.record(two, 'grow_1')['cost']
   assert cost['counts']['decoder_steps'] > 0 and cost['attempts'] == 1
 
 
@@ -71,3 +85,23 @@ def test_a_mistake_ends_both_hosts(tmp_path):
   )
   assert hosts.wait() == [1, 1], hosts.printed()
   assert 'must rise' in hosts.printed()
+
+
+def test_the_signal_to_one_host_stops_both_with_a_checkpoint(tmp_path):
+  long = (
+    'TRAIN_STEPS = 1000000',
+    'supervise.supervise.eval_period_steps = 1000000',
+    'supervise.supervise.checkpoint_period_steps = 1000000',
+  )
+  hosts = several_hosts.Hosts(
+    tmp_path, tmp_path / 'run', 2, '--run_mode=supervise', bindings=long
+  )
+  end = time.monotonic() + 200
+  while 'bc: ' not in hosts.logs[0].read_text().replace('bc: started', ''):
+    assert time.monotonic() < end and hosts.processes[1].poll() is None, hosts.printed()
+    time.sleep(0.5)
+  hosts.processes[1].send_signal(signal.SIGTERM)
+  assert hosts.wait(60) == [143, 143], hosts.printed()
+  (folder,) = tmp_path.glob('run/.work/bc-*/scratch/checkpoints')
+  assert loop.resume_step(folder.parent) > 0
+  assert len(list(folder.iterdir())) == 1

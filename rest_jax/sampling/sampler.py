@@ -11,6 +11,7 @@ from rest_jax.data import group_store, vocabularies
 from rest_jax.models import t5
 from rest_jax.sampling import decoder, draws, tickets
 from rest_jax.sampling import flow as flow_lib
+from rest_jax.training import hosts
 from rest_jax.training import mesh as mesh_lib
 
 # Candidates are cut into shares so small that each slot takes so many of them, one
@@ -173,6 +174,7 @@ class Sampler:
         self.counts.tokens += sum(len(candidate.tokens) for candidate in drawn)
         yield row, with_candidates(groups[row], drawn, self._vocabulary)
       free = mesh_lib.fetch(freed)
+      hosts.advance()
       self.counts.steps += int(steps)
       self.counts.rows += int(steps) * lanes.token.size
 

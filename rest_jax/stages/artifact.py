@@ -290,8 +290,10 @@ class Run:
     whole = self.mesh
     if teamwork != 'together':
       self.mesh = mesh_lib.local_mesh(whole)
+    alone = hosts_lib.untimed() if teamwork == 'first' else contextlib.nullcontext()
     try:
-      yield
+      with alone:
+        yield
     finally:
       self.mesh = whole
 

@@ -14,6 +14,7 @@ by JAX itself, which ends the others; one that lives and does not advance is not
 by the first host, which names it. With one host nothing here waits or talks.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -22,6 +23,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -236,6 +238,22 @@ def advance(units: int = 1) -> None:
     _hosts.advances += units
 
 
+@contextlib.contextmanager
+def untimed() -> Iterator[None]:
+  """Inside, this host is not counted as stuck however long it does not advance.
+
+  For work that the first host does alone, of which nothing says how far it is.
+  """
+  if _hosts is None:
+    yield
+    return
+  _hosts.waiting = True
+  try:
+    yield
+  finally:
+    _hosts.waiting = False
+
+
 def barrier(name: str) -> None:
   """Waits until every host is at this point of the program.
 
@@ -246,18 +264,17 @@ def barrier(name: str) -> None:
   key = f'{_PREFIX}barrier/{next(_hosts.barriers)}-{name}/'
   client = _hosts.client
   client.key_value_set(f'{key}{index()}', '')
-  _hosts.waiting = True
-  try:
+  with untimed():
     # One host counts, the others wait for its word: no storm of requests.
+    pause_s = 0.01
     while is_primary() and len(client.key_value_dir_get(key)) < count():
-      time.sleep(0.02)
+      time.sleep(pause_s)
+      pause_s = min(2 * pause_s, POLL_S / 4)
     if is_primary():
       client.key_value_set(f'{key}all', '')
     while not _wait_for(client, f'{key}all'):
       pass
-  finally:
-    _hosts.waiting = False
-    advance()
+  advance()
 
 
 def claim(name: str) -> bool:
@@ -267,7 +284,9 @@ def claim(name: str) -> bool:
   try:
     # Fails where the key is there: one host alone can succeed.
     _hosts.client.key_value_set(f'{_PREFIX}claim/{name}', str(index()))
-  except jax.errors.JaxRuntimeError:
+  except jax.errors.JaxRuntimeError as error:
+    if 'ALREADY_EXISTS' not in str(error):
+      raise
     return False
   return True
 
@@ -299,6 +318,7 @@ def end_all(message: str, status: int) -> None:
   """
   if _hosts is None:
     return
+  _hosts.close()  # or this host's own thread would say it again
   end = End(f'host {_hosts.name(index())}: {message}', status)
   try:
     _hosts.client.key_value_set(_END, json.dumps(dataclasses.asdict(end)))

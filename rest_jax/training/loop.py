@@ -12,6 +12,7 @@ step late.
 
 import concurrent.futures
 import dataclasses
+import json
 import math
 import time
 from collections import deque
@@ -151,7 +152,7 @@ def fit(
     num_steps: value of `state.step` at the end.
     work_dir: holds `checkpoints/`.
     seed: of dropout.
-    evaluate: parameters -> values by name; the same on every host.
+    evaluate: parameters -> values by name; of several hosts the first's count.
     eval_period_steps: steps between evaluations.
     eval_metric: which of the values decides.
     mode: 'max' or 'min', which values of it are better.
@@ -371,7 +372,12 @@ class Fitting:
   def evaluated(
     self, values: dict[str, float], metric: str, sign: float, min_improvement: float
   ) -> None:
-    """Takes note of an evaluation of the present parameters."""
+    """Takes note of an evaluation of the present parameters.
+
+    Of several hosts the first's values count: what a scorer of a user's own answers
+    may differ between them, and all must choose and stop alike.
+    """
+    values = json.loads(hosts.gather('evaluation', json.dumps(values))[0])
     record = self.record
     self._write(self.step, {f'eval_{name}': value for name, value in values.items()})
     value = values[metric]
