@@ -5,9 +5,9 @@ r"""The command line of studies.
         --seeds=0,1,2
 
 A study is a gin file that binds `study.study.variants`: for each variant's name the gin
-files and bindings that are read after those of the command line. REUSE_FROM may hold
-'{seed}' in its paths. The table is printed and written to MODEL_DIR as study.md and
-study.json.
+files and bindings that are read after those of the command line. In
+bindings '{seed}' stands for the seed: --gin.REUSE_FROM="('runs/seed_{seed}',)". The
+table is printed and written to MODEL_DIR as study.md and study.json.
 """
 
 import sys

@@ -72,28 +72,39 @@ def run_study(
   *,
   dry_run: bool = False,
 ) -> int:
-  """Runs every variant for every seed and writes the table; the exit status."""
+  """Runs every variant for every seed and writes the table; the exit status.
+
+  Args:
+    study_file: binds `study.study.variants`.
+    files: the run that the variants vary.
+    bindings: read after them; in these and the variants' '{seed}' stands for the seed.
+    search_paths: where gin files are looked for.
+    seeds: RANDOM_SEED of each run.
+    dry_run: print the plans and build nothing.
+  """
   main.parse_gin([study_file], [], search_paths)
   variants, rows = gin.get_configurable(study)()
   main.parse_gin(files, bindings, search_paths)
   root = paths.as_path(gin.query_parameter('MODEL_DIR/macro.value'))
-  reuse = tuple(gin.query_parameter('REUSE_FROM/macro.value'))
   records: list[dict[str, Any]] = []
   failures: dict[str, str] = {}
   for seed in seeds:
     made: list[str] = []
+    common = _of_seed(bindings, seed)
+    main.parse_gin(files, common, search_paths)
+    reuse = tuple(gin.query_parameter('REUSE_FROM/macro.value'))
     for variant in variants:
       directory = root / variant.folder / f'seed_{seed}'
       print(f'study: {variant.name}, seed {seed}: {directory}', flush=True)
-      sources = (*made, *(path.format(seed=seed) for path in reuse))
+      sources = (*made, *reuse)
       own = [
         f'MODEL_DIR = {str(directory)!r}',
         f'REUSE_FROM = {sources!r}',
         f'RANDOM_SEED = {seed}',
       ]
       try:
-        main.parse_gin(files, bindings, search_paths)
-        main.parse_more(variant.files, [*variant.bindings, *own])
+        main.parse_gin(files, common, search_paths)
+        main.parse_more(variant.files, [*_of_seed(variant.bindings, seed), *own])
         main.require_macros()
         main.run('rest', dry_run=dry_run)
       except (ValueError, FloatingPointError) as error:
@@ -110,3 +121,8 @@ def run_study(
   for name, message in failures.items():
     print(f'study: {name} failed: {message}', file=sys.stderr)
   return 1 if failures else 0
+
+
+def _of_seed(bindings: Sequence[str], seed: int) -> list[str]:
+  """The bindings with the seed in place of '{seed}'."""
+  return [binding.replace('{seed}', str(seed)) for binding in bindings]

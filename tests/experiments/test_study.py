@@ -37,10 +37,11 @@ def test_a_study_runs_its_variants_and_tells_what_failed(tmp_path_factory, tmp_p
     "  'none': ('gin_configs/experiments/algorithms/bc.gin',),\n"
     "  'wrong': ('THRESHOLDS = ((0.01,),)',)}\n"
   )
+  (tmp_path / 'seed_0').symlink_to(finished)
   bindings = [
     *minimal_run.BINDINGS,
     f'MODEL_DIR = {str(tmp_path / "study")!r}',
-    f'REUSE_FROM = ({str(finished)!r},)',
+    f'REUSE_FROM = ({str(tmp_path)!r} "/seed_{{seed}}",)',
   ]
   status = study.run_study(
     str(file), [minimal_run.GIN_FILE], bindings, ['.'], seeds=[0]
