@@ -172,6 +172,7 @@ def require_macros() -> None:
 def run(run_mode: str, *, dry_run: bool) -> int:
   """Runs the parsed gin configuration; returns the exit status."""
   # Imported here so that --help and a wrong flag answer at once.
+  from rest_jax.planning import tables
   from rest_jax.stages import artifact, lock, plan
   from rest_jax.training import events, hosts
 
@@ -192,6 +193,7 @@ def run(run_mode: str, *, dry_run: bool) -> int:
       _annotate(current)
     elif hosts.is_primary():
       plan.print_plan(current)
+      tables.print_needs(current)
     return 0
   with contextlib.ExitStack() as held:
     if hosts.is_primary():

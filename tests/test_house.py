@@ -14,6 +14,7 @@ PACKAGE = ROOT / 'rest_jax'
 FLOORS = (
   {'main', 't5x_names', 'experiments'},
   {'rest', 'refresh', 'online_rl'},
+  {'planning'},
   {'stages'},
   {
     'training',

@@ -78,6 +78,9 @@ class HistoryEntry:
   artifact: Artifact
   outcome: str  # 'reused', 'built' or 'planned'
   size: Mapping[str, Any]  # what the stage says of its size, for the plan
+  params: Mapping[str, Any]  # as `Run.stage` was given them
+  inputs: Mapping[str, Artifact]
+  cut: Mapping[str, Any]
 
 
 class Work:
@@ -195,6 +198,7 @@ class Run:
     inputs: Mapping[str, Artifact | None],
     build: Callable[[Work], None],
     size: Mapping[str, Any] | None = None,
+    cut: Mapping[str, Any] | None = None,
     replaceable: bool = False,
     teamwork: Teamwork = 'first',
   ) -> Artifact:
@@ -210,6 +214,8 @@ class Run:
       build: writes into `work.path`; called only when there is no finished
         artifact. It must go on from what it finds there.
       size: what the plan says of the stage's size, such as {'samples': 8000}.
+      cut: how the work is cut (microbatches, lanes), which decides no result; with
+        `params` it is what a plan reckons memory by.
       replaceable: an artifact of other parameters is replaced instead of being
         an error. Only for views of other artifacts, such as the report.
       teamwork: who builds it, see `Teamwork`; decides nothing else.
@@ -229,21 +235,21 @@ class Run:
     for entry in self.history:  # asked for twice in one run
       if (entry.artifact.name, entry.artifact.fingerprint) == (name, print_):
         return entry.artifact
-    size = size or {}
+    said = {'size': size or {}, 'params': params, 'inputs': present, 'cut': cut or {}}
     found = self._find(name, print_)
     directory = self.model_dir / WORK_DIR / f'{name}-{print_[:12]}'
     if found is not None:
       # A kill right after publication can leave the work directory behind.
       if hosts_lib.is_primary():
         paths.remove_tree(directory)
-      return self._log(Artifact(name, stage, found, print_, True), 'reused', size)
+      return self._log(Artifact(name, stage, found, print_, True), 'reused', said)
     path = self.model_dir / name
     if path.exists() and not (replaceable and _is_made_by(path, stage)):
       _refuse(path, identity)
     ready = all(value.finished for value in present.values())
     allowed = self._only is None or bool({stage, name} & self._only)
     if self.dry_run or not ready or not allowed:
-      return self._log(Artifact(name, stage, path, print_, False), 'planned', size)
+      return self._log(Artifact(name, stage, path, print_, False), 'planned', said)
     progress_lib.say(f'{name}: started ({stage})')
     started = _now()
     hosts_lib.barrier(f'{name} begins')  # what lies there is seen alike by all
@@ -267,7 +273,7 @@ class Run:
       self._publish(work, directory, path, record)
     hosts_lib.barrier(f'{name} ends')
     progress_lib.say(f'{name}: finished in {cost["seconds"]:,.1f} s')
-    return self._log(Artifact(name, stage, path, print_, True), 'built', size)
+    return self._log(Artifact(name, stage, path, print_, True), 'built', said)
 
   def _publish(
     self, work: Work, directory: epath.Path, path: epath.Path, record: dict[str, Any]
@@ -313,8 +319,8 @@ class Run:
           return path
     return None
 
-  def _log(self, artifact: Artifact, outcome: str, size: Mapping[str, Any]) -> Artifact:
-    self.history.append(HistoryEntry(artifact, outcome, size))
+  def _log(self, artifact: Artifact, outcome: str, said: Mapping[str, Any]) -> Artifact:
+    self.history.append(HistoryEntry(artifact, outcome, **said))
     if outcome == 'reused' and not self.dry_run:
       progress_lib.say(f'{artifact.name}: reused')
     return artifact

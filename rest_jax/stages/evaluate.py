@@ -138,7 +138,13 @@ def evaluate(
     'rewards': rewards,
   }
   return run.stage(
-    'evaluate', name=name, version=VERSION, params=params, inputs=inputs, build=build
+    'evaluate',
+    name=name,
+    version=VERSION,
+    params=params,
+    inputs=inputs,
+    build=build,
+    cut={'sampler': sampler},
   )
 
 

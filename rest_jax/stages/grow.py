@@ -147,6 +147,7 @@ def grow(
     size=_planned_size(
       sources or corpus, split, num_sources, num_samples, target_length
     ),
+    cut={'task_feature_lengths': dict(task_feature_lengths), 'sampler': sampler},
     teamwork='apart',
   )
 

@@ -223,6 +223,7 @@ def improve(
     inputs=inputs,
     build=build,
     teamwork='together',
+    cut={'num_microbatches': num_microbatches, 'sampler': sampler},
     size={'steps at most': num_steps, 'threshold': threshold},
   )
 

@@ -212,6 +212,7 @@ def online(
     inputs=inputs,
     build=build,
     teamwork='together',
+    cut={'num_microbatches': num_microbatches, 'sampler': sampler},
     size={'samples': num_samples, 'phases': num_phases},
   )
 

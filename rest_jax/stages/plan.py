@@ -31,11 +31,9 @@ def print_plan(run: artifact.Run) -> None:
     outcome = {'planned': 'to build'}.get(entry.outcome, entry.outcome)
     size = ', '.join(f'{key} {_number(value)}' for key, value in entry.size.items())
     table.add_row(entry.artifact.name, entry.artifact.stage, outcome, size)
-  _console().print(table)
+  console().print(table)
   mesh = dict(run.mesh.shape)
-  _console().print(
-    f'mesh {mesh} of {run.mesh.size} {run.mesh.devices.flat[0].platform}'
-  )
+  console().print(f'mesh {mesh} of {run.mesh.size} {run.mesh.devices.flat[0].platform}')
 
 
 def require_progress(run: artifact.Run, mode: str, only: Collection[str]) -> None:
@@ -74,8 +72,7 @@ def _number(value: object) -> str:
   return f'{value:,}' if isinstance(value, int) else str(value)
 
 
-def _console() -> rich_console.Console:
-  console = rich_console.Console()
-  if not console.is_terminal:
-    console = rich_console.Console(width=PLAN_WIDTH)
-  return console
+def console() -> rich_console.Console:
+  """What plans are printed on: the terminal, or plain lines of PLAN_WIDTH."""
+  found = rich_console.Console()
+  return found if found.is_terminal else rich_console.Console(width=PLAN_WIDTH)

@@ -141,6 +141,7 @@ def supervise(
     inputs={'corpus': corpus},
     build=build,
     teamwork='together',
+    cut={'num_microbatches': num_microbatches},
     size={
       'parameters': parameters,
       'steps': num_steps,

@@ -197,6 +197,7 @@ def train_reward(
     inputs=inputs,
     build=build,
     teamwork='together',
+    cut={'num_microbatches': num_microbatches},
     size={'steps': num_steps},
   )
 

@@ -186,6 +186,7 @@ def train_value(
     inputs={'policy': policy, 'samples': samples, 'rewards': rewards},
     build=build,
     teamwork='together',
+    cut={'num_microbatches': num_microbatches},
     size={'steps': num_steps},
   )
 

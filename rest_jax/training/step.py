@@ -201,6 +201,12 @@ class TrainStep:
     """As `jax.jit(...).lower`, for shapes: `abstract_state` and alike batches."""
     return self._compiled_for(state).lower(state, batch, rng, frozen or {})
 
+  def trace(
+    self, state: TrainState, batch: Batch, rng: jax.Array, frozen: Batch | None = None
+  ) -> Any:
+    """The step as a jaxpr, for shapes as `lower` takes them; nothing is compiled."""
+    return jax.make_jaxpr(self._step_fn)(state, batch, rng, frozen or {})
+
   def put_batch(self, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
     """Puts this host's rows of a batch on the mesh."""
     return mesh_lib.put_batch(self.mesh, batch)
