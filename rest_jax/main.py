@@ -241,27 +241,32 @@ def run_on_hosts(run_mode: str, *, dry_run: bool) -> int:
 
   address = _COORDINATOR_ADDRESS.value
   count, index = _PROCESS_COUNT.value, _PROCESS_INDEX.value
-  if _MULTIHOST.value or any(x is not None for x in (address, count, index)):
-    hosts.join(
-      coordinator_address=address,
-      process_count=count,
-      process_index=index,
-      timeout_s=_HOST_TIMEOUT_S.value,
-      heartbeat_timeout_s=_HEARTBEAT_TIMEOUT_S.value,
-    )
-  preemption.install()
   try:
+    if _MULTIHOST.value or any(x is not None for x in (address, count, index)):
+      hosts.join(
+        coordinator_address=address,
+        process_count=count,
+        process_index=index,
+        timeout_s=_HOST_TIMEOUT_S.value,
+        heartbeat_timeout_s=_HEARTBEAT_TIMEOUT_S.value,
+      )
+    preemption.install()
     status = run(run_mode, dry_run=dry_run)
   except (KeyboardInterrupt, preemption.Stopped) as stop:
+    preemption.ignore()  # a second signal, such as srun's, does not disturb the end
     told = 130 if isinstance(stop, KeyboardInterrupt) else preemption.STATUS
     print('\nstopped; the same command goes on from here', file=sys.stderr)
     hosts.end_all('was told to stop; the same command goes on from here', told)
     return told
   except BaseException as error:
+    ending = hosts.status_of(error)
     if hosts.count() > 1:  # the others would wait for ever
       traceback.print_exc()
-      hosts.end_all(plain_message(error), hosts.FAILED)
-    raise
+      hosts.end_all(plain_message(error), ending)
+    if ending != hosts.LOST:
+      raise
+    traceback.print_exc()
+    return ending
   hosts.part()
   return status
 

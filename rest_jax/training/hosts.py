@@ -19,6 +19,7 @@ import dataclasses
 import itertools
 import json
 import os
+import re
 import socket
 import sys
 import threading
@@ -31,7 +32,8 @@ from jax._src import distributed  # the only door to the key-value store
 
 from rest_jax.training import preemption
 
-FAILED = 1
+FAILED = 1  # a mistake: the same command would fail again
+LOST = 75  # EX_TEMPFAIL: a host or a device is gone, and the same command goes on
 POLL_S = 1.0
 BEAT_PERIOD_S = 10.0
 # The others hear of the end before the first host, which tells them, is gone.
@@ -40,6 +42,9 @@ DEFAULT_TIMEOUT_S = 1800.0
 
 # A training loop may go so many steps on while the hosts agree where to stop.
 STOP_MARGIN_STEPS = 3
+
+# Errors of the runtime that come again.
+_LASTING = re.compile('RESOURCE_EXHAUSTED|INVALID_ARGUMENT|UNIMPLEMENTED|NOT_FOUND')
 
 _PREFIX = 'rest_jax/'
 _END = f'{_PREFIX}end'
@@ -159,7 +164,7 @@ def _silence(name: str, hosts: _Hosts) -> End:
   return End(
     f'host {name} has not advanced for {hosts.timeout_s:,.0f} s: look at that machine. '
     'All hosts end; the same command goes on from here (--host_timeout_s waits longer)',
-    FAILED,
+    LOST,
   )
 
 
@@ -186,6 +191,7 @@ def join(
 
   Raises:
     ValueError: only some of the three are given, or the hosts do not come together.
+    TimeoutError: some of the hosts did not come in five minutes.
   """
   global _hosts
   given = (coordinator_address, process_count, process_index)
@@ -205,10 +211,14 @@ def join(
       coordinator_address,
       process_count,
       process_index,
+      # Given all three, JAX need not look for a cluster; on Slurm it would, and leave
+      # each process one device of its machine.
+      cluster_detection_method=None if coordinator_address is None else 'deactivate',
       heartbeat_timeout_seconds=heartbeat_timeout_s,
     )
   except (RuntimeError, ValueError) as error:
-    raise ValueError(
+    late = 'DEADLINE_EXCEEDED' in str(error)
+    raise (TimeoutError if late else ValueError)(
       f'the hosts did not come together ({str(error).splitlines()[0]}): the same '
       'command must be started on every host, the first at '
       f'{coordinator_address or "the address that the cluster gives"}'
@@ -325,6 +335,16 @@ def end_all(message: str, status: int) -> None:
   except jax.errors.JaxRuntimeError:
     pass  # another host was first
   leave(end, told=True)
+
+
+def status_of(error: BaseException) -> int:
+  """FAILED where the same command would fail again, LOST where it may well go on.
+
+  A host that dies takes a collective with it, which its peers learn as an error of the
+  runtime; so does a device. Too little memory, and what XLA refuses, stay as they are.
+  """
+  passing = isinstance(error, (jax.errors.JaxRuntimeError, ConnectionError, TimeoutError))
+  return LOST if passing and not _LASTING.search(str(error)) else FAILED
 
 
 def leave(end: End, *, told: bool = False) -> None:

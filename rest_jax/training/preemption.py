@@ -28,6 +28,11 @@ def install() -> None:
   signal.signal(signal.SIGTERM, _on_signal)
 
 
+def ignore() -> None:
+  """Hears no SIGTERM any more: the process is on its way out."""
+  signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def _on_signal(number: int, frame: types.FrameType | None) -> None:
   del number, frame
   _requested.set()

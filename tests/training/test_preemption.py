@@ -32,3 +32,10 @@ def test_inside_it_is_noted_and_stops_at_the_end():
       done.append('checkpoint')
   assert done == ['checkpoint']
   assert preemption.STATUS == 143
+
+
+def test_on_the_way_out_a_second_signal_is_not_heard():
+  with pytest.raises(preemption.Stopped):
+    os.kill(os.getpid(), signal.SIGTERM)
+  preemption.ignore()
+  os.kill(os.getpid(), signal.SIGTERM)
