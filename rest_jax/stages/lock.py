@@ -4,7 +4,9 @@ On a disk the lock is the operating system's, on MODEL_DIR/.lock: it goes with t
 process that holds it, however that ends, so none is ever left behind. An object store
 has no such thing. There the file itself is the lock, and its holder writes it again
 every RENEWAL_S; one that was not written for STALE_S was left behind by a machine that
-is gone, and is taken over. Ages are read off the store's own clock.
+is gone, and is taken over. A start that finds one waits to see which of the two it is:
+a launcher starts again at once after a machine was lost. Ages are read off the store's
+own clock.
 """
 
 import contextlib
@@ -29,6 +31,7 @@ RENEWAL_S = 20.0
 STALE_S = 120.0
 # Two that take a lock at once see each other's word within so long.
 SETTLING_S = 2.0
+POLL_S = 5.0  # of a lock that may have been left behind
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -103,13 +106,8 @@ def _hold_file(path: epath.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _hold_object(path: epath.Path) -> Iterator[None]:
-  if path.exists():
-    age = _age_s(path)
-    if age < STALE_S:
-      raise _refusal(path, path.read_text())
-    logging.warning(
-      '%s was left behind %.0f s ago: its run is taken to be gone', path, age
-    )
+  with contextlib.suppress(FileNotFoundError):  # none there, or let go of meanwhile
+    _await_left_behind(path)
   mine = json.dumps(_identity() | {'word': os.urandom(8).hex()})
   paths.write_text_atomic(path, mine)
   time.sleep(SETTLING_S)
@@ -132,6 +130,28 @@ def _hold_object(path: epath.Path) -> Iterator[None]:
     done.set()
     thread.join()
     path.unlink(missing_ok=True)
+
+
+def _await_left_behind(path: epath.Path) -> None:
+  """Returns when an object has not been renewed for too long; raises if it is."""
+  written = path.stat().mtime
+  age = _age_s(path)
+  if age < STALE_S:
+    logging.warning(
+      '%s was written %.0f s ago: waiting for up to %.0f s to see whether its run is '
+      'still at work',
+      path,
+      age,
+      STALE_S - age,
+    )
+  while age < STALE_S:
+    time.sleep(POLL_S)
+    if path.stat().mtime != written:
+      raise _refusal(path, path.read_text())
+    age = _age_s(path)
+  logging.warning(
+    '%s was left behind %.0f s ago: its run is taken to be gone', path, age
+  )
 
 
 def _age_s(path: epath.Path) -> float:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -41,22 +42,53 @@ def test_the_lock_of_a_killed_process_is_gone(tmp_path):
     pass
 
 
-def test_an_object_store_takes_over_what_was_not_renewed(tmp_path, monkeypatch):
+@pytest.fixture
+def object_store(tmp_path, monkeypatch):
+  """The lock of another run, on what passes for an object store."""
   monkeypatch.setattr(lock.paths, 'is_remote', lambda path: True)
   monkeypatch.setattr(lock, 'SETTLING_S', 0.0)
+  monkeypatch.setattr(lock, 'POLL_S', 0.01)
   monkeypatch.setattr(
     lock.paths, 'write_text_atomic', lambda p, text: p.write_text(text)
   )
   holder = {'host': 'tpu-3', 'process': 7, 'since': '2026-01-01'}
   file = lock.paths.as_path(tmp_path) / lock.LOCK_FILE
   file.write_text(json.dumps(holder))
+  return file
+
+
+def test_an_object_store_takes_over_what_is_not_renewed(object_store, monkeypatch):
+  monkeypatch.setattr(lock, 'STALE_S', 0.2)
+  with lock.hold(object_store.parent):
+    assert json.loads(object_store.read_text())['process'] != 7
+  assert not object_store.exists()
+
+
+def test_on_an_object_store_what_is_renewed_is_another_run_at_work(
+  object_store, monkeypatch
+):
+  polls = []
+
+  def sleep(seconds):
+    polls.append(seconds)
+    if len(polls) == 2:
+      os.utime(object_store, (0, object_store.stat().mtime + 20))
+
+  monkeypatch.setattr(lock.time, 'sleep', sleep)
   with pytest.raises(ValueError, match='process 7 on tpu-3 since 2026-01-01'):
-    with lock.hold(tmp_path):
+    with lock.hold(object_store.parent):
       pass
-  monkeypatch.setattr(lock, 'STALE_S', -1.0)
-  with lock.hold(tmp_path):
-    assert json.loads(file.read_text())['process'] != 7
-  assert not file.exists()
+  assert len(polls) == 2
+
+
+def test_on_an_object_store_a_run_may_end_while_another_waits(
+  object_store, monkeypatch
+):
+  monkeypatch.setattr(
+    lock.time, 'sleep', lambda s: object_store.unlink() if s == lock.POLL_S else None
+  )
+  with lock.hold(object_store.parent):
+    assert json.loads(object_store.read_text())['process'] != 7
 
 
 def test_a_directory_that_cannot_be_written_to_is_not_locked(tmp_path, monkeypatch):
