@@ -24,6 +24,7 @@ import gin
 from absl import app, flags, logging
 
 from rest_jax import t5x_names
+from rest_jax.planning import tpu
 
 if TYPE_CHECKING:
   from rest_jax.stages import artifact
@@ -47,6 +48,7 @@ RUN_MODES: dict[str, frozenset[str] | None] = {
   'human_evaluation': frozenset({'human_evaluation', 'report'}),
   'export': frozenset({'export'}),
   'report': frozenset({'report'}),
+  'precompile': frozenset(),  # builds nothing: compiles for --topology
 }
 CACHE_DIR = '~/.cache/rest_jax/xla'  # compiled programs, shared by all runs
 # Where gin files are looked for besides --gin_search_paths.
@@ -67,6 +69,12 @@ _RUN_MODE = flags.DEFINE_string(
 )
 _DRY_RUN = flags.DEFINE_bool(
   'dry_run', False, 'Print the plan (stages, what is reused, sizes); build nothing.'
+)
+_TOPOLOGY = flags.DEFINE_string(
+  'topology', None, 'For precompile: a TPU topology, such as v5p:8x8x16. Needs no TPU.'
+)
+_PRECOMPILE_JSON = flags.DEFINE_string(
+  'precompile_json', None, 'For precompile: a file to write the figures to as well.'
 )
 _TFDS_DATA_DIR = flags.DEFINE_string(
   'tfds_data_dir', None, 'Where TensorFlow Datasets keeps its data sets.'
@@ -185,6 +193,8 @@ def run(run_mode: str, *, dry_run: bool) -> int:
     raise ValueError(f'unknown run mode {run_mode!r}: {known}')
   only = RUN_MODES[run_mode]
   make_run = gin.get_configurable(artifact.Run)
+  if run_mode == 'precompile':
+    return _precompile(make_run)
   current = make_run(only=only, dry_run=dry_run, config_text=gin.config_str())
   algorithm = gin.query_parameter('ALGORITHM/macro.value').scoped_configurable_fn
   if dry_run or run_mode == 'annotate':
@@ -208,6 +218,23 @@ def run(run_mode: str, *, dry_run: bool) -> int:
   return 0
 
 
+def _precompile(make_run: Any) -> int:
+  """Compiles the run's programs for --topology; 1 where one does not fit."""
+  from rest_jax.planning import precompile_table
+  from rest_jax.training import mesh
+
+  topology = _TOPOLOGY.value
+  if topology is None:
+    raise ValueError(
+      '--run_mode=precompile needs --topology, such as v5e:4x4 or v5p:8x8x16'
+    )
+  with mesh.described_devices(tpu.devices(topology)):
+    current = make_run(dry_run=True, config_text=gin.config_str())
+    gin.query_parameter('ALGORITHM/macro.value').scoped_configurable_fn(current)
+    path = _PRECOMPILE_JSON.value
+    return 0 if precompile_table.report(current, topology, path) else 1
+
+
 def _annotate(run: 'artifact.Run') -> None:
   """Serves the page for raters, as gin has bound it."""
   from rest_jax.stages import annotate
@@ -228,6 +255,8 @@ def main(argv: Sequence[str]) -> int:
       raise ValueError('no gin file: give --gin_file=gin_configs/runs/local.gin')
     if _TFDS_DATA_DIR.value:
       os.environ['TFDS_DATA_DIR'] = _TFDS_DATA_DIR.value
+    if _RUN_MODE.value == 'precompile':
+      tpu.prepare()  # before a gin file brings JAX in
     parse_gin(_GIN_FILE.value, _GIN_BINDINGS.value, _GIN_SEARCH_PATHS.value)
     require_macros()
     return run_on_hosts(_RUN_MODE.value, dry_run=_DRY_RUN.value)

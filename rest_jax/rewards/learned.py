@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -66,6 +66,16 @@ def _take(encoded: jax.Array, rows: jax.Array, *, length: int) -> jax.Array:
 
 
 _predict = functools.partial(jax.jit, static_argnames=('config',))(reward.predict_trees)
+
+
+class LargestProgram(NamedTuple):
+  """A program of `LearnedReward`, for plans."""
+
+  name: str  # 'encode' or 'trees'
+  trace: Callable[[], Any]  # gives what `jax.jit(...).trace(...)` does
+  shape: tuple[int, ...]
+  tokens: int  # positions that one execution computes
+  rows: int  # sources or trees among them
 
 
 class LearnedReward:
@@ -149,6 +159,45 @@ class LearnedReward:
       for row, values in zip(rows, self._block([groups[i] for i in rows]), strict=True):
         rewards[row] = self._scale.restore(values)
     return rewards
+
+  def largest_programs(self) -> Iterator[LargestProgram]:
+    """The programs of the longest sources and trees; the others are smaller.
+
+    They are traced for the shapes of the parameters, which may be shapes alone.
+    """
+    spread = mesh_lib.batch_sharding(self._mesh)
+
+    def batch(shape: tuple[int, ...], dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:
+      return jax.ShapeDtypeStruct(shape, dtype, sharding=spread)
+
+    config, length = self._config, self._source_lengths[-1]
+    sources = batch((self._sources, length))
+    yield LargestProgram(
+      'encode',
+      functools.partial(_encode.trace, self._params, sources, config=config),
+      sources.shape,
+      self._sources * length,
+      self._sources,
+    )
+    size = self._tree_sizes[-1]
+    rows = self._rows(size)
+    nodes, edges = batch((rows, 1, size)), batch((rows, 1, 2 * size))
+    trees = {
+      'encoder_input_tokens': batch((rows, length)),
+      'decoder_input_tokens': nodes,
+      'decoder_positions': nodes,
+      'subtree_ends': nodes,
+      'edge_nodes': edges,
+      'edge_tokens': edges,
+    }
+    encoded = batch((rows, length, config.emb_dim), config.dtype)
+    yield LargestProgram(
+      'trees',
+      functools.partial(_predict.trace, self._params, encoded, trees, config=config),
+      (rows, size, length),
+      rows * size,
+      rows,
+    )
 
   def _block(self, groups: Sequence[group_store.Group]) -> list[np.ndarray]:
     """Predictions for groups in the order of their sources' lengths."""

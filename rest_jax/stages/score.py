@@ -118,6 +118,10 @@ def score(
     params=params,
     inputs=inputs,
     build=build,
+    cut={
+      'task_feature_lengths': dict(task_feature_lengths),
+      'batch_size': batch_size,
+    },
     teamwork='apart',
   )
 

@@ -20,6 +20,7 @@ Axis types are Auto: the compiler propagates shardings from the constraints. JAX
 """
 
 import contextlib
+import contextvars
 import dataclasses
 import functools
 import math
@@ -80,6 +81,30 @@ class ReplicatedAxis(NamedTuple):
     )
 
 
+_DESCRIBED: contextvars.ContextVar[Sequence[Any] | None] = contextvars.ContextVar(
+  'devices that are described, not there', default=None
+)
+
+
+@contextlib.contextmanager
+def described_devices(devices: Sequence[Any]) -> Iterator[None]:
+  """Inside, meshes are made of these devices, which need not be there.
+
+  Programs can be compiled for such a mesh, and arrays cannot be put on it.
+  """
+  token = _DESCRIBED.set(tuple(devices))
+  try:
+    yield
+  finally:
+    _DESCRIBED.reset(token)
+
+
+def available_devices() -> Sequence[Any]:
+  """All devices of all hosts, or those that are described instead."""
+  described = _DESCRIBED.get()
+  return jax.devices() if described is None else described
+
+
 def make_mesh(
   config: MeshConfig = MeshConfig(), devices: Sequence[Any] | None = None
 ) -> Mesh:
@@ -90,12 +115,12 @@ def make_mesh(
 
   Args:
     config: the counts.
-    devices: which to use, in order; all devices of all hosts by default.
+    devices: which to use, in order; `available_devices` by default.
 
   Raises:
     ValueError: the counts do not multiply to the number of devices.
   """
-  devices = list(jax.devices() if devices is None else devices)
+  devices = list(available_devices() if devices is None else devices)
   shape = _resolve(config, len(devices))
   grid = _device_grid(shape, devices)
   return Mesh(grid, AXES, axis_types=(jax.sharding.AxisType.Auto,) * len(AXES))

@@ -207,6 +207,12 @@ class TrainStep:
     """The step as a jaxpr, for shapes as `lower` takes them; nothing is compiled."""
     return jax.make_jaxpr(self._step_fn)(state, batch, rng, frozen or {})
 
+  def traced(
+    self, state: TrainState, batch: Batch, rng: jax.Array, frozen: Batch | None = None
+  ) -> Any:
+    """As `jax.jit(...).trace`: what `lower` lowers, and the jaxpr with it."""
+    return self._compiled_for(state).trace(state, batch, rng, frozen or {})
+
   def put_batch(self, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
     """Puts this host's rows of a batch on the mesh."""
     return mesh_lib.put_batch(self.mesh, batch)

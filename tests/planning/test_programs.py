@@ -1,0 +1,129 @@
+"""The programs of the smallest run, on eight described devices that are CPUs."""
+
+import gin
+import jax
+import pytest
+
+from rest_jax import main
+from rest_jax.planning import precompile, tpu
+from rest_jax.planning import programs as programs_lib
+from rest_jax.stages import artifact
+from rest_jax.training import mesh as mesh_lib
+from tests import minimal_run
+
+CHIP = tpu.CHIPS['v5e']
+
+
+def planned(tmp_path, *bindings):
+  main.parse_gin(
+    [minimal_run.GIN_FILE],
+    [*minimal_run.BINDINGS, f'MODEL_DIR = {str(tmp_path / "run")!r}', *bindings],
+  )
+  with mesh_lib.described_devices(jax.devices()[:1]):
+    run = gin.get_configurable(artifact.Run)(dry_run=True)
+    gin.query_parameter('ALGORITHM/macro.value').scoped_configurable_fn(run)
+  return run
+
+
+def test_every_stage_that_computes_has_its_programs(tmp_path):
+  found = programs_lib.of_run(planned(tmp_path))
+  names = sorted(program.name for program in found.programs.values())
+  assert names == [
+    'improve step [8, 2, 48, 32]',
+    'sampler encode [1, 48]',
+    'sampler step [8, 1, 48, 32]',
+    'scorer encode [128, 48]',
+    'scorer trees [32, 128, 48]',
+    'supervise step [8, 1, 48, 32]',
+    'train_reward step [8, 4, 48, 32]',
+  ]
+  assert not found.problems
+  assert not (tmp_path / 'run').exists()
+
+
+def test_a_program_compiles_from_shapes_alone(tmp_path):
+  found = programs_lib.of_run(planned(tmp_path))
+  program = next(p for p in found.programs.values() if p.name.startswith('improve'))
+  estimate = precompile.compile_program(program, CHIP)
+  assert estimate.fits(CHIP)
+  assert estimate.flops > 0
+  assert estimate.tokens == 8 * 2 * 32
+  # The best parameters, those at the start and the reward model's.
+  assert estimate.held_bytes > 3 * 4 * 300 * 16
+
+
+def test_a_batch_that_the_mesh_does_not_divide_is_named_with_the_remedy():
+  mesh = jax.sharding.AbstractMesh((2, 4, 3), mesh_lib.AXES)
+  shape = (24, 1, 8, 8)
+  batch = programs_lib.abstract_batch('supervise', object(), shape, mesh)
+  assert batch['encoder_input_tokens'].sharding.shard_shape((24, 8)) == (3, 8)
+  with pytest.raises(ValueError, match=r'24 sources in 2 microb.* a multiple of 16'):
+    programs_lib.abstract_batch('supervise', object(), shape, mesh, 2)
+
+
+def test_a_problem_is_kept_and_the_rest_is_planned(tmp_path):
+  run = planned(tmp_path)
+  object.__setattr__(run, 'mesh', run.mesh)
+  few = next(e for e in run.history if e.artifact.name == 'bc')
+  few.cut['num_microbatches'] = 3
+  found = programs_lib.of_run(run)
+  assert [name for name, _ in found.problems] == ['bc']
+  assert 'multiple of 3' in found.problems[0][1]
+  assert any(p.name.startswith('improve') for p in found.programs.values())
+
+
+def test_hours_follow_from_executions():
+  one = _estimate(compute_s=1.5, links_s=0.5)
+  unknown = _estimate(compute_s=None, links_s=0.5)
+  uses = [
+    programs_lib.Use('a', 'one', 3600.0, 2),
+    programs_lib.Use('a', 'one', 1800.0),
+    programs_lib.Use('a', 'unknown', 0.0),
+    programs_lib.Use('b', 'unknown', 1.0),
+    programs_lib.Use('c', 'one', None),
+  ]
+  hours = precompile.stage_hours(uses, {'one': one, 'unknown': unknown})
+  assert hours == {'a': 3600 * 2 / 2 / 3600 + 1.0, 'b': None, 'c': None}
+
+
+@pytest.mark.parametrize('seconds', [-1.0, 0.0, float('inf'), float('nan')])
+def test_an_estimate_that_is_not_positive_is_unknown(seconds):
+  assert precompile.known_seconds({'optimal_seconds': seconds}) is None
+  assert precompile.known_seconds({'optimal_seconds': 2.0}) == 2.0
+
+
+def test_what_is_held_beside_a_program_counts_in_whether_it_fits():
+  room = int(precompile.USABLE * CHIP.memory_bytes)
+  assert _estimate(used_bytes=room).fits(CHIP)
+  assert not _estimate(used_bytes=room + 1).fits(CHIP)
+  refused = _estimate(argument_bytes=None, used_bytes=room)
+  assert not refused.fits(CHIP)
+
+
+def _estimate(**fields):
+  return precompile.Estimate(
+    **{
+      'program': 'improve step',
+      'chips': 4,
+      'mesh': {'data': 4},
+      'argument_bytes': 1,
+      'temp_bytes': 1,
+      'output_bytes': 0,
+      'code_bytes': 0,
+      'held_bytes': 0,
+      'used_bytes': 2,
+      'flops': 1.0,
+      'bytes_accessed': 1.0,
+      'collectives': (),
+      'optimal_s': None,
+      'cycles': 0,
+      'compute_s': None,
+      'by_cycles': False,
+      'links_s': None,
+      'repetition': 1.0,
+      'unknown_loops': 0,
+      'tokens': 8,
+      'compile_s': 0.0,
+      **fields,
+    }
+  )
