@@ -26,6 +26,7 @@ INSTALL_REQUIRES = [
   'numpy>=2.0',
   'optax>=0.2.8',
   'orbax-checkpoint>=0.12.8',
+  'packaging>=24.0',
   'psutil>=5.9',
   'pyarrow>=17.0',
   'rich>=13.7',

@@ -44,6 +44,7 @@ RUN_MODES: dict[str, frozenset[str] | None] = {
   'evaluate': frozenset({'evaluate'}),
   'online': frozenset({'online'}),
   'best_of_n': frozenset({'best_of_n'}),
+  'doctor': frozenset(),  # builds nothing: looks at the machines
   'annotate': frozenset(),  # builds nothing: serves a page on what is finished
   'human_evaluation': frozenset({'human_evaluation', 'report'}),
   'export': frozenset({'export'}),
@@ -195,6 +196,8 @@ def run(run_mode: str, *, dry_run: bool) -> int:
   make_run = gin.get_configurable(artifact.Run)
   if run_mode == 'precompile':
     return _precompile(make_run)
+  if run_mode == 'doctor':
+    return _doctor(make_run)
   current = make_run(only=only, dry_run=dry_run, config_text=gin.config_str())
   algorithm = gin.query_parameter('ALGORITHM/macro.value').scoped_configurable_fn
   if dry_run or run_mode == 'annotate':
@@ -233,6 +236,20 @@ def _precompile(make_run: Any) -> int:
     gin.query_parameter('ALGORITHM/macro.value').scoped_configurable_fn(current)
     path = _PRECOMPILE_JSON.value
     return 0 if precompile_table.report(current, topology, path) else 1
+
+
+def _doctor(make_run: Any) -> int:
+  """Looks at machines and settings; the exit status says whether all is well."""
+  from rest_jax.planning import doctor
+
+  def planner(mesh: Any) -> 'artifact.Run':
+    given = {} if mesh is None else {'mesh': mesh}  # in place of the run's own
+    planned: artifact.Run = make_run(only=frozenset(), dry_run=True, **given)
+    gin.query_parameter('ALGORITHM/macro.value').scoped_configurable_fn(planned)
+    return planned
+
+  model_dir = gin.query_parameter('MODEL_DIR/macro.value')
+  return doctor.examine(planner, model_dir, gin.config_str())
 
 
 def _annotate(run: 'artifact.Run') -> None:
