@@ -47,7 +47,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from benchmarks import tpu_estimates
 from rest_jax.models import rows_last, t5
-from rest_jax.sampling import draws
+from rest_jax.sampling import draws, vocab_first
 
 TOPOLOGIES = {'v5e': 'v5e:2x2', 'v5p': 'v5p:2x2x1', 'v6e': 'v6e:2x2'}
 VOCAB_SIZE = 32128
@@ -195,9 +195,10 @@ def compile_ours(
       {'params': params}, tokens, positions, cache, cross, mask, method=_unflushed
     )
     every = jnp.ones((1, 1, logits.shape[-1]), bool)
-    drawn = draws.draw(logits, every, uniform, draws.Decoding())
-    log_probs = jnp.take_along_axis(logits, drawn, -1)
-    log_probs = log_probs - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+    layout = {'rows_first': draws, 'rows_last': vocab_first}[config.cache_layout]
+    drawn, log_probs = layout.draw_with_log_probs(
+      logits, every, uniform, draws.Decoding()
+    )
     return drawn, log_probs, cache
 
   args = (
@@ -224,7 +225,7 @@ def _unflushed(
   """As `T5.decode_step`, less what it does between steps, now and then."""
   x = model.token_embedder(tokens[:, :, None])
   x, cache = model.decoder.step(x, positions, cache, cross, mask)
-  return model.logits(x[:, :, 0]), cache
+  return model._step_logits(x[:, :, 0]), cache
 
 
 def t5x_network(path: pathlib.Path) -> Any:

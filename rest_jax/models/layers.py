@@ -93,13 +93,21 @@ class Projection(nn.Module):
   kernel_init: Initialiser = dense_init
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """Maps [..., inputs] to [..., features]."""
+  def __call__(self, x: jax.Array, *, transposed: bool = False) -> jax.Array:
+    """Maps [..., inputs] to [..., features]; transposed, to [features, ...].
+
+    Transposed by the product itself: a TPU's compiler copied the logits otherwise.
+    """
     kernel = parameter(
       self, 'kernel', self.kernel_init, self.axes, (x.shape[-1], self.features)
     )
     if isinstance(kernel, quantisation.QuantisedKernel):
-      return quantisation.project(x.astype(self.dtype), kernel)
+      projected = quantisation.project(x.astype(self.dtype), kernel)
+      return jnp.moveaxis(projected, -1, 0) if transposed else projected
+    if transposed:
+      return jnp.einsum(
+        'io,...i->o...', kernel.astype(self.dtype), x.astype(self.dtype)
+      )
     return jnp.einsum('...i,io->...o', x.astype(self.dtype), kernel.astype(self.dtype))
 
 
@@ -158,12 +166,16 @@ class TokenEmbedder(nn.Module):
     embedded = jnp.take(table, tokens, axis=0).astype(self.dtype)
     return constrain_stream(embedded, 'embed')
 
-  def attend(self, x: jax.Array) -> jax.Array:
+  def attend(self, x: jax.Array, *, transposed: bool = False) -> jax.Array:
     """Tied logits [..., vocab], float32: x / sqrt(embed) . embedding^T.
+
+    Transposed: [vocab, ...], see `Projection`.
 
     Departure from T5X, which divides the logits: x is far narrower.
     """
     x = x.astype(jnp.float32) / math.sqrt(self.emb_dim)
+    if transposed:
+      return jnp.einsum('ve,...e->v...', self.embedding, x)
     return jnp.einsum('...e,ve->...v', x, self.embedding)
 
 

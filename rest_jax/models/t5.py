@@ -171,12 +171,27 @@ class T5(GroupEncoderDecoder):
 
   def logits(self, features: jax.Array) -> jax.Array:
     """Logits [batch, samples, (length,) vocab] of features, in float32."""
-    if self.config.logits_via_embedding:
-      logits = self.token_embedder.attend(features)
-    else:
-      logits = self.decoder.logits_dense(features)
+    logits = self._project_logits(features)
     lengths = ('length',) * (features.ndim - 3)
     return layers.constrain(logits, 'batch', 'samples', *lengths, 'vocab')
+
+  def _project_logits(self, features: jax.Array, **options: bool) -> jax.Array:
+    if self.config.logits_via_embedding:
+      return self.token_embedder.attend(features, **options)
+    return self.decoder.logits_dense(features, **options)
+
+  def _step_logits(self, features: jax.Array) -> jax.Array:
+    """As `logits`, of [batch, samples, embed], laid out as the draw will read them.
+
+    Only the order in memory differs: with 'rows_last' [vocab, rows].
+    """
+    if self.config.cache_layout == 'rows_first':
+      return self.logits(features)
+    # The barrier: the norm and the sum of all layers would be made for each tile.
+    rows = jax.lax.optimization_barrier(features.reshape(-1, features.shape[-1]))
+    logits = self._project_logits(rows, transposed=True)  # [vocab, rows]
+    logits = jnp.moveaxis(logits.reshape(-1, *features.shape[:2]), 0, -1)
+    return layers.constrain(logits, 'batch', 'samples', 'vocab')
 
   def cross_keys_values(self, encoded: jax.Array) -> CrossCache:
     """Projects an encoding [batch, source_length, embed] once per layer.
@@ -218,7 +233,7 @@ class T5(GroupEncoderDecoder):
     # [batch, samples] -> [batch, samples, 1, embed]
     x = self.token_embedder(tokens[:, :, None])
     x, cache = self.decoder.step(x, positions, cache, cross, encoder_mask)
-    return self.logits(x[:, :, 0]), caches.flush_when_full(cache)
+    return self._step_logits(x[:, :, 0]), caches.flush_when_full(cache)
 
 
 def parameter_shapes(

@@ -20,14 +20,14 @@ Every array keeps its shape meanwhile, so a program is compiled once for a
 """
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
 from rest_jax.models import t5
-from rest_jax.sampling import draws
+from rest_jax.sampling import draws, vocab_first
 from rest_jax.training import mesh as mesh_lib
 
 Array: TypeAlias = Any  # jax.Array on the devices, np.ndarray on the host
@@ -275,6 +275,9 @@ def advance(
     The lanes; which are free, [batch] bool; and the steps taken, [] int32.
   """
 
+  by_layout = {'rows_first': draws, 'rows_last': vocab_first}
+  draw_fn = by_layout[config.cache_layout].draw_with_log_probs
+
   def goes_on(state: tuple[Lanes, jax.Array]) -> jax.Array:
     return jnp.sum(_free(state[0])) < enough
 
@@ -294,7 +297,9 @@ def advance(
     if decoding.min_tokens:
       early = lanes.position[..., None] < decoding.min_tokens  # [batch, slots, 1]
       allowed &= (ids != EOS_ID) | ~early
-    candidates = _draw(lanes.candidates, logits, allowed, decoding)
+    candidates = _draw(
+      lanes.candidates, lambda u: draw_fn(logits, allowed, u, decoding)
+    )
     candidates, token, position = _choose_node(candidates)
     lanes = lanes._replace(
       cache=cache, token=token, position=position, candidates=candidates
@@ -307,24 +312,26 @@ def advance(
 
 def _draw(
   candidates: Candidates,
-  logits: jax.Array,  # [batch, slots, vocab] float32, at the slots' nodes
-  allowed: jax.Array,  # broadcasts to [batch, slots, vocab] bool
-  decoding: draws.Decoding,
+  draw_fn: Callable[[jax.Array], tuple[jax.Array, jax.Array]],
 ) -> Candidates:
-  """Gives one token more to each candidate that is at its slot's node."""
+  """Gives one token more to each candidate that is at its slot's node.
+
+  Args:
+    candidates: of all slots.
+    draw_fn: from uniform numbers [batch, slots, share] to tokens drawn at the slots'
+      nodes and their log-probabilities.
+  """
   walking, at = candidates.walking, candidates.num_tokens
   length = candidates.tokens.shape[-1]
   uniform = jnp.take_along_axis(
     candidates.uniforms, jnp.minimum(at, length - 1)[..., None], axis=-1
   )[..., 0]
-  drawn = draws.draw(logits, allowed, uniform, decoding)
+  drawn, log_prob = draw_fn(uniform)
   positions = jnp.arange(length)[None, None, None]
   here = positions == at[..., None]  # [batch, slots, share, length]
   known = at < candidates.num_known
   before = jnp.sum(jnp.where(here, candidates.tokens, 0), axis=-1)
   drawn = jnp.where(known, before, drawn)
-  log_z = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
-  log_prob = jnp.take_along_axis(logits, drawn, axis=-1) - log_z
   write = here & (walking & ~known)[..., None]
   num_tokens = at + walking.astype(at.dtype)
   ended = walking & ((drawn == EOS_ID) | (num_tokens == length))

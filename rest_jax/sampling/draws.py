@@ -93,6 +93,26 @@ def uniforms(keys: jax.Array, num_positions: int) -> jax.Array:
   return rows(keys.reshape(-1), positions).reshape(*keys.shape, num_positions)
 
 
+def draw_with_log_probs(
+  logits: jax.Array,  # [batch, slots, vocab] float32
+  allowed: jax.Array,  # broadcasts to [batch, slots, vocab] bool
+  uniform: jax.Array,  # [batch, slots, draws] float32 in [0, 1)
+  decoding: Decoding,
+) -> tuple[jax.Array, jax.Array]:  # [batch, slots, draws] int32, float32
+  """As `draw`, and the tokens' log-probabilities, nats, untempered and uncut."""
+  drawn = draw(logits, allowed, uniform, decoding)
+  return drawn, log_probs_of(logits, drawn)
+
+
+def log_probs_of(
+  logits: jax.Array,  # [batch, slots, vocab] float32
+  tokens: jax.Array,  # [batch, slots, draws] int32
+) -> jax.Array:  # [batch, slots, draws] float32, nats
+  """Log-probabilities of tokens under softmax(logits)."""
+  log_z = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+  return jnp.take_along_axis(logits, tokens, axis=-1) - log_z
+
+
 def draw(
   logits: jax.Array,  # [..., vocab] float32
   allowed: jax.Array,  # broadcasts to [..., vocab] bool; False is never drawn
@@ -105,16 +125,30 @@ def draw(
   exact up to float32 rounding of the sums. One pass over the vocabulary serves
   all draws from a distribution.
   """
-  peak = jnp.max(jnp.where(allowed, logits, -jnp.inf), axis=-1, keepdims=True)
   if decoding.temperature == 0:
     best = jnp.argmax(jnp.where(allowed, logits, -jnp.inf), axis=-1)
     return jnp.broadcast_to(best.astype(jnp.int32)[..., None], uniform.shape)
+  allowed = cut(logits, allowed, decoding)
+  peak = jnp.max(jnp.where(allowed, logits, -jnp.inf), axis=-1, keepdims=True)
   scaled = (logits - peak) / decoding.temperature  # at most 0 where allowed
+  return _inverse_cdf(jnp.where(allowed, jnp.exp(scaled), 0.0), uniform)
+
+
+def cut(
+  logits: jax.Array,  # [..., vocab] float32
+  allowed: jax.Array,  # broadcasts to [..., vocab] bool
+  decoding: Decoding,
+) -> jax.Array:  # broadcasts to [..., vocab] bool
+  """What of the allowed tokens top-k and top-p leave."""
+  if not decoding.top_k and decoding.top_p == 1:
+    return allowed
+  peak = jnp.max(jnp.where(allowed, logits, -jnp.inf), axis=-1, keepdims=True)
+  scaled = (logits - peak) / decoding.temperature
   if decoding.top_k:
     allowed = allowed & _in_top_k(jnp.where(allowed, scaled, -jnp.inf), decoding.top_k)
   if decoding.top_p < 1:
     allowed = allowed & _in_top_p(jnp.where(allowed, scaled, -jnp.inf), decoding.top_p)
-  return _inverse_cdf(jnp.where(allowed, jnp.exp(scaled), 0.0), uniform)
+  return allowed
 
 
 def _in_top_k(scaled: jax.Array, k: int) -> jax.Array:
@@ -175,16 +209,16 @@ def _inverse_cdf(
   start = jnp.take_along_axis(ends, jnp.maximum(block - 1, 0), axis=-1)
   rest = rest - jnp.where(block > 0, start, 0.0)
   inside = jnp.take_along_axis(columns, block[..., None, :], axis=-1)
-  row, rest = _first_above(inside, rest)
+  row, rest = first_above(jnp.moveaxis(inside, -2, 0), rest)
   column = row * num_blocks + block
   inside = jnp.take_along_axis(masses, column[..., None, :], axis=-1)
-  row, _ = _first_above(inside, rest)
+  row, _ = first_above(jnp.moveaxis(inside, -2, 0), rest)
   return row * (FAN * num_blocks) + column
 
 
-def _first_above(
-  masses: jax.Array,  # [..., FAN, draws]
-  rest: jax.Array,  # [..., draws]
+def first_above(
+  masses: jax.Array,  # [FAN, ...], or fewer
+  rest: jax.Array,  # [...]
 ) -> tuple[jax.Array, jax.Array]:
   """The first of FAN masses whose running sum exceeds the rest.
 
@@ -192,13 +226,13 @@ def _first_above(
   mass is taken then.
 
   Returns:
-    Its index, [..., draws] int32, and what of the rest is left for it.
+    Its index, [...] int32, and what of the rest is left for it.
   """
   total = jnp.zeros_like(rest)
   index = jnp.zeros(rest.shape, jnp.int32)
   start = jnp.zeros_like(rest)
-  for i in range(FAN):  # unrolled: one pass over the draws
-    mass = masses[..., i, :]
+  for i in range(len(masses)):  # unrolled: one pass over the draws
+    mass = masses[i]
     # It is this one, unless an earlier one's sum exceeds the rest already.
     here = (mass > 0) & (total <= rest)
     index = jnp.where(here, i, index)
