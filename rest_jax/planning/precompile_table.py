@@ -53,7 +53,7 @@ def print_programs(
   chip = tpu.chip_of(topology)
   table = rich_table.Table(
     title=f'the TPU compiler on {topology}: estimates, not measurements',
-    caption='of one chip. GB sent: in rings, loops in full. ms: compute (~ by cycles) '
+    caption='of one chip. GB sent: in rings, kinds above 1 %. ms: compute (~ by cycles) '
     "+ collectives at link speed, not overlapped. A sampler's step: one token",
   )
   names = ('program', 'mesh', 'GiB', 'fits', 'TFLOP', 'GB sent', 'ms', 'tokens/s')
@@ -84,7 +84,10 @@ def _row(one: precompile.Estimate, chip: tpu.Chip) -> list[str]:
   for collective in one.collectives:
     before = sent.get(collective.kind, 0.0)
     sent[collective.kind] = before + collective.sent_bytes
-  moved = ', '.join(f'{SHORT[kind]} {n / 1e9:.3g}' for kind, n in sent.items() if n)
+  total = sum(sent.values())
+  moved = ', '.join(
+    f'{SHORT[kind]} {n / 1e9:.3g}' for kind, n in sent.items() if n > 0.01 * total
+  )
   parts = [None if x is None else 1e3 * x for x in (one.compute_s, one.links_s)]
   mark = '~' if one.by_cycles else ''
   return [

@@ -343,7 +343,9 @@ def status_of(error: BaseException) -> int:
   A host that dies takes a collective with it, which its peers learn as an error of the
   runtime; so does a device. Too little memory, and what XLA refuses, stay as they are.
   """
-  passing = isinstance(error, (jax.errors.JaxRuntimeError, ConnectionError, TimeoutError))
+  passing = isinstance(
+    error, (jax.errors.JaxRuntimeError, ConnectionError, TimeoutError)
+  )
   return LOST if passing and not _LASTING.search(str(error)) else FAILED
 
 
