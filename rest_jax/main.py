@@ -74,6 +74,12 @@ _DRY_RUN = flags.DEFINE_bool(
 _TOPOLOGY = flags.DEFINE_string(
   'topology', None, 'For precompile: a TPU topology, such as v5p:8x8x16. Needs no TPU.'
 )
+_TUNE = flags.DEFINE_bool(
+  'tune', False, 'For precompile: rank meshes and batch sizes on the topology instead.'
+)
+_TUNE_MESHES = flags.DEFINE_integer(
+  'tune_meshes', 6, 'For --tune: how many meshes to compile.'
+)
 _PRECOMPILE_JSON = flags.DEFINE_string(
   'precompile_json', None, 'For precompile: a file to write the figures to as well.'
 )
@@ -234,6 +240,14 @@ def _precompile(make_run: Any) -> int:
   with mesh.described_devices(tpu.devices(topology)):
     current = make_run(dry_run=True, config_text=gin.config_str())
     gin.query_parameter('ALGORITHM/macro.value').scoped_configurable_fn(current)
+    if _TUNE.value:
+      from rest_jax.planning import tune
+
+      tried = tune.rank(
+        current, topology, num_meshes=_TUNE_MESHES.value, say=precompile_table.say
+      )
+      tune.print_ranked(topology, tried)
+      return 0 if tried and tried[0].fits(tpu.chip_of(topology)) else 1
     path = _PRECOMPILE_JSON.value
     return 0 if precompile_table.report(current, topology, path) else 1
 

@@ -53,7 +53,7 @@ def print_programs(
   chip = tpu.chip_of(topology)
   table = rich_table.Table(
     title=f'the TPU compiler on {topology}: estimates, not measurements',
-    caption='of one chip. GB sent: in rings, kinds above 1 %. ms: compute (~ by cycles) '
+    caption='a chip. GB sent: in rings, kinds above 1 %. ms: compute (~ by cycles) '
     "+ collectives at link speed, not overlapped. A sampler's step: one token",
   )
   names = ('program', 'mesh', 'GiB', 'fits', 'TFLOP', 'GB sent', 'ms', 'tokens/s')
@@ -128,6 +128,11 @@ def skipped(found: programs_lib.Programs, artifacts: Sequence[str]) -> list[str]
   """The artifacts of which no program was compiled."""
   known = {use.artifact for use in found.uses} | {name for name, _ in found.problems}
   return [name for name in artifacts if name not in known]
+
+
+def print_table(table: rich_table.Table) -> None:
+  """Prints a table."""
+  _console().print(table)
 
 
 def say(text: str) -> None:

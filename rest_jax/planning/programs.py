@@ -91,14 +91,11 @@ class Programs:
   problems: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
 
-def of_run(
-  run: artifact.Run, *, mesh: jax.sharding.Mesh | None = None, batch_scale: float = 1.0
-) -> Programs:
+def of_run(run: artifact.Run, *, batch_scale: float = 1.0) -> Programs:
   """The programs of a run.
 
   Args:
     run: after its algorithm has gone through it, as a dry run.
-    mesh: in place of the run's.
     batch_scale: multiplies the batch sizes of training.
   """
   found = Programs()
@@ -108,7 +105,7 @@ def of_run(
     maker = _MAKERS.get(entry.artifact.stage)
     if config is None or maker is None:
       continue
-    context = _Context(run, mesh or run.mesh, entry, entries, config, batch_scale)
+    context = _Context(run, run.mesh, entry, entries, config, batch_scale)
     try:
       for program, executions, at_once in maker(context):
         known = found.programs.get(program.identity, program)

@@ -10,6 +10,7 @@ from rest_jax.planning import programs as programs_lib
 from rest_jax.stages import artifact
 from rest_jax.training import mesh as mesh_lib
 from tests import minimal_run
+from tests.planning import estimates
 
 CHIP = tpu.CHIPS['v5e']
 
@@ -63,7 +64,6 @@ def test_a_batch_that_the_mesh_does_not_divide_is_named_with_the_remedy():
 
 def test_a_problem_is_kept_and_the_rest_is_planned(tmp_path):
   run = planned(tmp_path)
-  object.__setattr__(run, 'mesh', run.mesh)
   few = next(e for e in run.history if e.artifact.name == 'bc')
   few.cut['num_microbatches'] = 3
   found = programs_lib.of_run(run)
@@ -73,8 +73,8 @@ def test_a_problem_is_kept_and_the_rest_is_planned(tmp_path):
 
 
 def test_hours_follow_from_executions():
-  one = _estimate(compute_s=1.5, links_s=0.5)
-  unknown = _estimate(compute_s=None, links_s=0.5)
+  one = estimates.estimate(compute_s=1.5, links_s=0.5)
+  unknown = estimates.estimate(compute_s=None, links_s=0.5)
   uses = [
     programs_lib.Use('a', 'one', 3600.0, 2),
     programs_lib.Use('a', 'one', 1800.0),
@@ -94,36 +94,7 @@ def test_an_estimate_that_is_not_positive_is_unknown(seconds):
 
 def test_what_is_held_beside_a_program_counts_in_whether_it_fits():
   room = int(precompile.USABLE * CHIP.memory_bytes)
-  assert _estimate(used_bytes=room).fits(CHIP)
-  assert not _estimate(used_bytes=room + 1).fits(CHIP)
-  refused = _estimate(argument_bytes=None, used_bytes=room)
+  assert estimates.estimate(used_bytes=room).fits(CHIP)
+  assert not estimates.estimate(used_bytes=room + 1).fits(CHIP)
+  refused = estimates.estimate(argument_bytes=None, used_bytes=room)
   assert not refused.fits(CHIP)
-
-
-def _estimate(**fields):
-  return precompile.Estimate(
-    **{
-      'program': 'improve step',
-      'chips': 4,
-      'mesh': {'data': 4},
-      'argument_bytes': 1,
-      'temp_bytes': 1,
-      'output_bytes': 0,
-      'code_bytes': 0,
-      'held_bytes': 0,
-      'used_bytes': 2,
-      'flops': 1.0,
-      'bytes_accessed': 1.0,
-      'collectives': (),
-      'optimal_s': None,
-      'cycles': 0,
-      'compute_s': None,
-      'by_cycles': False,
-      'links_s': None,
-      'repetition': 1.0,
-      'unknown_loops': 0,
-      'tokens': 8,
-      'compile_s': 0.0,
-      **fields,
-    }
-  )
