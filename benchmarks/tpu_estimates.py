@@ -19,7 +19,7 @@ class Estimate:
       of an argument (the cache) are not counted again.
     megacycles: sum over the instructions of the step, without loops' bodies.
     loops: while loops, whose bodies the estimate counts once.
-    flush_milliseconds: of `milliseconds`, the part for the flushes.
+    moves_milliseconds: more than `milliseconds`, at most, where rows go back.
   """
 
   milliseconds: float | None
@@ -31,7 +31,7 @@ class Estimate:
   output_bytes: int
   megacycles: float
   loops: int
-  flush_milliseconds: float | None = 0.0
+  moves_milliseconds: float | None = 0.0
 
   @property
   def tokens_per_s(self) -> float | None:
@@ -67,22 +67,14 @@ def read_estimate(
   )
 
 
-def with_flush(step: Estimate, flush: Estimate, steps: int) -> Estimate:
-  """The estimate of one step of which each `steps`-th is followed by a flush."""
-
-  def spread(name: str) -> float:
-    return float(getattr(step, name) + getattr(flush, name) / steps)
-
-  known = step.milliseconds is not None and flush.milliseconds is not None
+def with_moves(step: Estimate, moves: Estimate, steps: int) -> Estimate:
+  """The estimate of a step, with its part of what is done after each `steps`-th."""
+  part = moves.milliseconds
   return dataclasses.replace(
     step,
-    bytes_accessed=spread('bytes_accessed'),
-    flops=spread('flops'),
-    megacycles=spread('megacycles'),
-    milliseconds=spread('milliseconds') if known else None,
-    flush_milliseconds=flush.milliseconds / steps if flush.milliseconds else None,
-    temp_bytes=max(step.temp_bytes, flush.temp_bytes),
-    loops=step.loops + flush.loops,
+    moves_milliseconds=None if part is None else part / steps,
+    temp_bytes=max(step.temp_bytes, moves.temp_bytes),
+    loops=step.loops + moves.loops,
   )
 
 
@@ -115,7 +107,7 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
   """A Markdown table of the results of one chip; '>' marks a lower bound."""
   head = (
     'size | N | variant | sources | GB accessed | TFLOP | arguments GB | '
-    'temp GB | ms | of it flush | tokens/s | times T5X | Mcycles | times T5X by cycles'
+    'temp GB | ms | moves ms | tokens/s | times T5X | Mcycles | times T5X by cycles'
   )
   lines = [f'| {head} |', '|' + '---|' * (head.count('|') + 1)]
   for row in results:
@@ -130,7 +122,7 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
       _number(row['argument_bytes'] / 1e9, '.2f'),
       _number(row['temp_bytes'] / 1e9, '.2f'),
       _bound(least, _number(row['milliseconds'], '.2f')),
-      _number(row['flush_milliseconds'], '.2f'),
+      _number(row['moves_milliseconds'], '.2f'),
       _bound(most, _number(row['tokens_per_s'], ',.0f')),
       _bound(most, _number(row['times_t5x'], '.2f')),
       _bound(least, _number(row['megacycles'], '.1f')),

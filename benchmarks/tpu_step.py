@@ -4,8 +4,9 @@ No TPU is needed: libtpu compiles for a described topology. One step of T5 1.1 i
 bfloat16 with a whole-vocabulary draw and the token's log-probability, for
 
     grouped     `T5.decode_step`: candidates share their source's keys and values
-    rows_last   the same with `cache_layout='rows_last'`, made for TPUs; its flush is
-                compiled apart, and each step bears its part of it
+    rows_last   the same with `cache_layout='rows_last'`, made for TPUs. Rows that walk
+                straight on, as T5X's do, need no moves; for rows that go back to share
+                prefixes they are compiled apart, and stated as a step's part at most
     replicated  as grouped with a copy of keys and values for each candidate
     t5x         `decode` of T5X's minimal T5, which projects them at every step
 
@@ -210,8 +211,8 @@ def compile_ours(
   estimate = _compile(step, args, sources * samples)
   if config.cache_layout != 'rows_last':
     return estimate
-  flush = _compile(rows_last.flush, (cache,), sources * samples, cache=0)
-  return tpu_estimates.with_flush(estimate, flush, rows_last.RECENT)
+  moves = _compile(rows_last.move, (cache,), sources * samples, cache=0)
+  return tpu_estimates.with_moves(estimate, moves, rows_last.SPARE)
 
 
 def _unflushed(

@@ -67,9 +67,9 @@ def pad_cache(cache: SelfCache, length: int) -> SelfCache:
   return _layout_of(cache).pad_cache(cache, extra)
 
 
-def flush_when_full(cache: SelfCache) -> SelfCache:
+def make_room(cache: SelfCache) -> SelfCache:
   """What a layout does between two steps, now and then."""
-  return _layout_of(cache).flush_when_full(cache)
+  return _layout_of(cache).make_room(cache)
 
 
 def map_batch(

@@ -233,7 +233,7 @@ class T5(GroupEncoderDecoder):
     # [batch, samples] -> [batch, samples, 1, embed]
     x = self.token_embedder(tokens[:, :, None])
     x, cache = self.decoder.step(x, positions, cache, cross, encoder_mask)
-    return self._step_logits(x[:, :, 0]), caches.flush_when_full(cache)
+    return self._step_logits(x[:, :, 0]), caches.make_room(cache)
 
 
 def parameter_shapes(

@@ -365,8 +365,8 @@ def _sample(
     ),
     tokens=decoder_rows,
     held_bytes=held_bytes,
-    # The cache of that layout is put in order once in so many steps.
-    branch_share=1 / rows_last.RECENT
+    # The cache of that layout is put in order once in so many steps at most.
+    branch_share=1 / rows_last.SPARE
     if context.config.cache_layout == 'rows_last'
     else 1.0,
     identity=('advance', *identity),

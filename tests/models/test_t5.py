@@ -137,7 +137,7 @@ def test_logits_equal_hugging_face(name):
     (CONFIG, (2, 4, 9)),
     (V1_0, (9,)),
     (SCANNED, (2, 9)),
-    (ROWS_LAST, (4, 20)),  # 'rows_last' flushes within
+    (ROWS_LAST, (4, 20)),  # the ring of 'rows_last' grows in the middle
     (SCANNED_ROWS_LAST, (4, 20)),
     (PER_LAYER, (2, 9)),
     (PER_LAYER_ROWS_LAST, (4, 20)),
@@ -154,7 +154,7 @@ def test_logits_equal_hugging_face(name):
   ],
 )
 def test_cached_decoding_equals_teacher_forcing(config, cache_lengths):
-  source, target = make_tokens(min(cache_lengths[-1], 2 * rows_last.RECENT + 3))
+  source, target = make_tokens(min(cache_lengths[-1], 19))
   params = make_params(config)
   whole = call(config)(params, source, target)
   stepwise, cache = decode_all(config, params, source, target, cache_lengths)
@@ -187,31 +187,52 @@ def test_slots_that_are_not_on_the_path_are_not_read():
   source, target = make_tokens(12)
   params = make_params(ROWS_LAST)
   _, cache = decode_all(ROWS_LAST, params, source, target[:, :, :10], (12,))
-  # Eight positions were flushed; two slots are taken, and six are empty.
-  np.testing.assert_array_equal(cache.num_past, 8)
-  np.testing.assert_array_equal(cache.recent_positions[:, 0], [8, 9] + [-1] * 6)
+  # Ten of 12 + 8 slots are taken, in order.
+  np.testing.assert_array_equal(cache.positions[:, 0], [*range(10), *[-1] * 10])
   cross = call(ROWS_LAST, 'cross_keys_values')(
     params, call(ROWS_LAST, 'encode')(params, source)
   )
   step = call(ROWS_LAST, 'decode_step')
-  # All rows go back: both slots and three positions of `past` are off their paths.
+  # All rows go back: five slots are off their paths.
   args = target[:, :, 5], jnp.full((BATCH, SAMPLES), 5, jnp.int32)
   dirty = cache._replace(
-    layers=tuple(
-      rows_last.LayerCache(
-        past=jax.tree.map(lambda x: x.at[5:].set(50.0), layer.past),
-        recent=jax.tree.map(lambda x: x.at[:].set(50.0), layer.recent),
-      )
-      for layer in cache.layers
-    )
+    layers=jax.tree.map(lambda x: x.at[5:].set(50.0), cache.layers)
   )
   clean_logits, _ = step(params, *args, cache, cross, source != 0)
   dirty_logits, after = step(params, *args, dirty, cross, source != 0)
   np.testing.assert_array_equal(clean_logits, dirty_logits)
-  np.testing.assert_array_equal(after.num_past, 5)
   np.testing.assert_array_equal(
-    after.recent_positions[:, 0], [-1, -1, 5, -1, -1, -1, -1, -1]
+    after.positions[:, 0], [0, 1, 2, 3, 4, -1, -1, -1, -1, -1, 5, *[-1] * 9]
   )
+
+
+def test_what_a_ring_would_overwrite_is_moved():
+  """By hand: a ring of 4 + 8 slots, one row at position 3 that went back."""
+  config = dataclasses.replace(ROWS_LAST, num_decoder_layers=1)
+  cache = t5.T5(config).apply({}, 1, 2, 4, method='init_cache')
+  # Slots 3 to 10 are next. The first row has 0 in slot 4 and 1 in slot 5, and the
+  # vacant slots outside, youngest first, are 1, 0 and 11. The second row has none.
+  first = [-1, -1, 2, -1, 0, 1, -1, -1, -1, -1, -1, -1]
+  second = [1, 2, 3, -1, -1, -1, -1, -1, -1, -1, -1, 0]
+  marks = jnp.arange(12.0).reshape(12, 1, 1, 1)
+  cache = cache._replace(
+    layers=jax.tree.map(lambda x: x + marks, cache.layers),
+    positions=jnp.array([first, second], jnp.int32).T,
+    clock=jnp.int32(3),
+  )
+  kept = rows_last.make_room(cache)  # the next slot is vacant in both rows
+  np.testing.assert_array_equal(kept.positions, cache.positions)
+  at = cache._replace(clock=jnp.int32(4))  # now it is not
+  moved = rows_last.make_room(at)
+  # Slots 4 to 11 are next; slot 3 is the youngest vacant one, then 1.
+  np.testing.assert_array_equal(
+    moved.positions.T,
+    [[-1, 1, 2, 0, *[-1] * 8], [1, 2, 3, 0, *[-1] * 8]],
+  )
+  for leaf in jax.tree.leaves(moved.layers):
+    np.testing.assert_array_equal(leaf[1, :, :, 0], 5.0)
+    np.testing.assert_array_equal(leaf[3, :, :, 0], 4.0)
+    np.testing.assert_array_equal(leaf[3, :, :, 1], 11.0)
 
 
 @pytest.mark.parametrize(
@@ -225,22 +246,26 @@ def test_rows_stand_at_positions_of_their_own_and_may_go_back(config):
   whole = np.asarray(call(config)(params, source, target))
   encoded = call(config, 'encode')(params, source)
   cross = call(config, 'cross_keys_values')(params, encoded)
-  cache = t5.T5(config).apply({}, BATCH, SAMPLES, 13, method='init_cache')
+  cache = t5.T5(config).apply({}, BATCH, SAMPLES, 12, method='init_cache')
   step = call(config, 'decode_step')
 
   # Each row follows a timetable: straight on; a wait; branches of other tokens, then
-  # back to where they left, across two flushes of 'rows_last'; sources anew.
+  # back to where they left, twice round the ring of 'rows_last'; sources anew.
   def on(start, end, add=0):
     return [(position, add) for position in range(start, end)]
 
   timetables = [
-    on(0, 12) + [(11, 0)] * 6,
-    [(0, 0), (0, 0), *on(1, 12), *[(11, 0)] * 5],
-    [*on(0, 2), *on(2, 4, 7), *on(2, 7), *on(7, 10, 3), *on(4, 8), *on(8, 10)],
-    [*on(0, 6), *on(0, 3), *on(3, 7, 5), *on(0, 5)],
+    on(0, 12) + [(11, 0)] * 30,
+    [(0, 0), (0, 0), *on(1, 12), *[(11, 0)] * 29],
+    [*on(0, 2), *on(2, 4, 7), *on(2, 7), *on(7, 10, 3), *on(4, 8), *on(8, 10)]
+    + [*on(9, 12, 4), *on(8, 12, 5), *on(3, 9), *on(6, 12), *on(10, 12), *on(11, 12)]
+    + [(11, 0)] * 2,
+    [*on(0, 6), *on(0, 3), *on(3, 7, 5), *on(0, 5)]
+    + [*on(5, 9, 2), *on(4, 9), *on(8, 10), *on(0, 3), *on(3, 12), (11, 0)],
   ]
   rows = np.arange(BATCH * SAMPLES).reshape(BATCH, SAMPLES)
-  for time in range(18):
+  assert {len(timetable) for timetable in timetables} == {42}
+  for time in range(42):
     now = [timetables[row % 4][time] for row in rows.reshape(-1)]
     positions = np.array([at for at, _ in now], np.int32).reshape(rows.shape)
     other = np.array([add for _, add in now], np.int32).reshape(rows.shape)
@@ -273,8 +298,7 @@ def test_cache_layouts():
     last = dataclasses.replace(config, cache_layout='rows_last')
     other = t5.T5(last).apply({}, 2, 5, 9, method='init_cache')
     assert {leaf.shape for leaf in jax.tree.leaves(other.layers)} == {
-      (*lead, 9, 3, 6, 10),
-      (*lead, rows_last.RECENT, 3, 6, 10),
+      (*lead, 9 + rows_last.SPARE, 3, 6, 10)
     }
     axes = jax.tree.leaves(t5.cache_axes(other))
     assert list(map(len, axes)) == [leaf.ndim for leaf in jax.tree.leaves(other)]
