@@ -66,8 +66,8 @@ class Text:
 
   Attributes:
     collectives: by kind and group.
-    cycles: the compiler's estimates, summed over what is executed; where there are
-      loops of unknown length, over one turn of those alone.
+    cycles: the compiler's estimates, summed over what is executed, or over one turn
+      of the loops of unknown length alone.
     cycles_once: over the whole program, with every loop's body counted once.
     loops_of_unknown_length: their bodies count once.
   """
@@ -88,11 +88,12 @@ class Text:
     return self.cycles / self.cycles_once if self.cycles_once else 1.0
 
 
-def read(text: str, *, branch_share: float = 1.0) -> Text:
+def read(text: str, *, one_turn: bool = False, branch_share: float = 1.0) -> Text:
   """Reads `compiled.as_text()`.
 
   Args:
     text: of it.
+    one_turn: whether the cycles are those of one turn of loops of unknown length.
     branch_share: how often the branches of a choice are taken, for the cycles.
   """
   computations, entry = _computations(text)
@@ -125,7 +126,7 @@ def read(text: str, *, branch_share: float = 1.0) -> Text:
   return Text(
     collectives=tuple(_collectives(computations, times)),
     cycles=round(
-      sum(n * (turn if unknown else timed)[name] for name, n in cycles.items())
+      sum(n * (turn if one_turn else timed)[name] for name, n in cycles.items())
     ),
     cycles_once=sum(cycles.values()),
     loops_of_unknown_length=unknown,

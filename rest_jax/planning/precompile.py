@@ -44,6 +44,9 @@ class Estimate:
     links_s: time of the collectives at the speed of the chip's links.
     repetition: cycles with loops in full, over cycles with their bodies counted once.
     unknown_loops: whose length the program decides while it runs; counted once.
+    at_peak: whether `compute_s` is the matrix products at the chip's peak, which both
+      estimates stayed below: what a loop of unknown length holds is counted once.
+    refusal: why the compiler refused the program, if not for its size.
     tokens: of all chips.
     compile_s: what compiling took here.
   """
@@ -67,6 +70,8 @@ class Estimate:
   links_s: float | None
   repetition: float
   unknown_loops: int
+  at_peak: bool
+  refusal: str
   tokens: int
   compile_s: float
 
@@ -93,8 +98,19 @@ class Estimate:
     return None if not self.seconds else self.tokens / self.seconds / self.chips
 
 
-def compile_program(program: programs_lib.Program, chip: tpu.Chip) -> Estimate:
-  """Compiles one program and reads what the compiler says of it."""
+def compile_program(
+  program: programs_lib.Program,
+  chip: tpu.Chip,
+  *,
+  keep_text: Callable[[str], None] = lambda text: None,
+) -> Estimate:
+  """Compiles one program and reads what the compiler says of it.
+
+  Args:
+    program: of `programs.of_run`.
+    chip: of the topology.
+    keep_text: takes the text of the compiled program.
+  """
   started = time.monotonic()
   traced = program.trace()
   chips = program.mesh.size
@@ -109,7 +125,7 @@ def compile_program(program: programs_lib.Program, chip: tpu.Chip) -> Estimate:
   }
   try:
     compiled = tpu.compile_traced(traced)
-  except tpu.TooLarge as error:
+  except tpu.RefusedError as error:
     used = error.used_bytes
     return Estimate(
       **common,
@@ -127,6 +143,8 @@ def compile_program(program: programs_lib.Program, chip: tpu.Chip) -> Estimate:
       links_s=None,
       repetition=1.0,
       unknown_loops=0,
+      at_peak=False,
+      refusal='' if error.too_large else str(error).splitlines()[0],
       compile_s=time.monotonic() - started,
     )
   sizes, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
@@ -135,6 +153,8 @@ def compile_program(program: programs_lib.Program, chip: tpu.Chip) -> Estimate:
   compute = text.cycles / chip.clock_hz or None
   if seconds is not None:
     compute = seconds * text.repetition
+  least = flops / chip.peak_flops
+  at_peak = compute is not None and compute < least
   outputs = sizes.output_size_in_bytes - sizes.alias_size_in_bytes
   parts = (
     sizes.argument_size_in_bytes,
@@ -153,7 +173,9 @@ def compile_program(program: programs_lib.Program, chip: tpu.Chip) -> Estimate:
     collectives=text.collectives,
     optimal_s=seconds,
     cycles=text.cycles,
-    compute_s=compute,
+    compute_s=least if at_peak else compute,
+    at_peak=at_peak,
+    refusal='',
     by_cycles=seconds is None,
     links_s=text.sent_bytes / chip.link_bytes_per_s,
     repetition=text.repetition,

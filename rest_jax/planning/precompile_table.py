@@ -53,8 +53,8 @@ def print_programs(
   chip = tpu.chip_of(topology)
   table = rich_table.Table(
     title=f'the TPU compiler on {topology}: estimates, not measurements',
-    caption='a chip. GB sent: in rings, kinds above 1 %. ms: compute (~ by cycles) '
-    "+ collectives at link speed, not overlapped. A sampler's step: one token",
+    caption='a chip. GB sent: in rings, kinds above 1 %. ms: compute (~ by cycles, > '
+    "at peak) + collectives at link speed, not overlapped. A sampler's step: one token",
   )
   names = ('program', 'mesh', 'GiB', 'fits', 'TFLOP', 'GB sent', 'ms', 'tokens/s')
   for name in names:
@@ -63,7 +63,9 @@ def print_programs(
     table.add_row(*_row(one, chip))
   _console().print(table)
   for one in estimates.values():
-    if not one.fits(chip):
+    if one.refusal:
+      _console().print(f'{one.program}: the compiler refuses it: {one.refusal}')
+    elif not one.fits(chip):
       training = not one.program.startswith(('sampler', 'scorer'))
       advice = precompile.remedy(one, chip, training=training)
       _console().print(f'{one.program} does not fit into {topology}: {advice}')
@@ -73,13 +75,15 @@ def _row(one: precompile.Estimate, chip: tpu.Chip) -> list[str]:
   room = precompile.USABLE * chip.memory_gib
   used = None if one.used_bytes is None else one.used_bytes / tpu.GIB
   axes = ' '.join(f'{axis}={n}' for axis, n in one.mesh.items() if n > 1)
-  if one.compiled:
+  if one.refusal:
+    gib = 'refused'
+  elif one.compiled:
     gib = f'{used:.2f}: {_gib(one.argument_bytes)} in, {_gib(one.temp_bytes)} temp'
     gib += f', {_gib(one.held_bytes)} beside' if one.held_bytes else ''
   else:
     gib = 'more' if used is None else f'{used:.2f}'
   spare = '' if used is None else f', {abs(room - used):.2f} GiB '
-  fits = f'yes{spare}left' if one.fits(chip) else f'NO{spare}over'
+  fits = f'yes{spare}left' if one.fits(chip) else f'NO{spare and spare + "over"}'
   sent: dict[str, float] = {}
   for collective in one.collectives:
     before = sent.get(collective.kind, 0.0)
@@ -89,7 +93,7 @@ def _row(one: precompile.Estimate, chip: tpu.Chip) -> list[str]:
     f'{SHORT[kind]} {n / 1e9:.3g}' for kind, n in sent.items() if n > 0.01 * total
   )
   parts = [None if x is None else 1e3 * x for x in (one.compute_s, one.links_s)]
-  mark = '~' if one.by_cycles else ''
+  mark = '>' if one.at_peak else '~' if one.by_cycles else ''
   return [
     one.program,
     axes or 'one chip',

@@ -16,7 +16,7 @@ from flax import linen as nn
 
 from rest_jax.data import batches, buckets
 from rest_jax.models import heads, reward, rows_last, t5
-from rest_jax.planning import arithmetic, memory
+from rest_jax.planning import arithmetic, memory, tpu
 from rest_jax.rewards import learned
 from rest_jax.sampling import decoder as decoder_lib
 from rest_jax.sampling import draws, flow
@@ -44,6 +44,7 @@ class Program:
     tokens: target positions that one execution handles, on the whole mesh, padding
       included; for a program that loops until it is done, in one turn of its loop.
     held_bytes: of arrays that lie on each device meanwhile and are no argument.
+    one_turn: whether the figures are of one turn of its loop of unknown length.
     branch_share: how often a choice inside it is taken, see `compiled_text.read`.
     identity: equal for programs so alike that the largest stands for all.
     size: by which of them is the largest.
@@ -54,6 +55,7 @@ class Program:
   trace: Callable[[], Any] = dataclasses.field(compare=False)
   tokens: int
   held_bytes: int = 0
+  one_turn: bool = False
   branch_share: float = 1.0
   identity: Hashable = None
   size: int = 0
@@ -365,6 +367,7 @@ def _sample(
     ),
     tokens=decoder_rows,
     held_bytes=held_bytes,
+    one_turn=True,
     # The cache of that layout is put in order once in so many steps at most.
     branch_share=1 / rows_last.SPARE
     if context.config.cache_layout == 'rows_last'
@@ -447,10 +450,25 @@ def _score(context: _Context) -> Made:
 def one_host(mesh: jax.sharding.Mesh) -> jax.sharding.Mesh:
   """The mesh of the first host's devices, on which Grow and scoring run.
 
+  The compiler refuses programs of some chips of a v5e or v6e slice ("on platforms with
+  limited ICI routing device assignment should include all slice devices"): there the
+  host is described as a slice of its own.
+
   Raises:
     ValueError: the model axis is wider than a host.
   """
-  return mesh_lib.local_mesh(mesh)
+  local = mesh_lib.local_mesh(mesh)
+  chip = tpu.LIMITED_ROUTING.get(local.devices.flat[0].device_kind)
+  shape = {1: '1x1', 4: '2x2', 8: '2x4'}.get(local.size)
+  if chip is None or shape is None or local.size == mesh.size:
+    return local
+  devices = _host_devices(f'{chip}:{shape}')
+  return mesh_lib.make_mesh(mesh_lib.MeshConfig(*local.devices.shape), devices)
+
+
+@functools.cache
+def _host_devices(topology: str) -> list[Any]:
+  return tpu.devices(topology)
 
 
 def num_sources(

@@ -64,6 +64,10 @@ CHIPS = {
   )
 }
 
+# By the kind of device: those of which a program needs the whole slice, see
+# `programs.one_host`.
+LIMITED_ROUTING = {'TPU v5 lite': 'v5e', 'TPU v6 lite': 'v6e'}
+
 
 def prepare() -> None:
   """Sets the environment so that JAX neither looks for a TPU nor takes one.
@@ -123,15 +127,17 @@ def devices(topology: str) -> list[Any]:
   return list(found.devices)
 
 
-class TooLarge(Exception):
-  """A program that does not fit into a chip's memory.
+class RefusedError(Exception):
+  """The compiler refuses a program: too large for the memory, or else.
 
   Attributes:
+    too_large: whether it does not fit into a chip's memory.
     used_bytes: what it would use; None where the compiler does not say.
   """
 
   def __init__(self, text: str):
     super().__init__(text)
+    self.too_large = 'RESOURCE_EXHAUSTED' in text or 'Ran out of memory' in text
     self.used_bytes = used_bytes(text)
 
 
@@ -139,7 +145,8 @@ def compile_traced(traced: Any) -> Any:
   """Compiles what `jax.jit(...).trace(...)` returned.
 
   Raises:
-    TooLarge: it does not fit into the memory of a chip.
+    RefusedError: it does not fit into the memory of a chip, or the compiler has
+      another reason.
   """
   import jax
 
@@ -147,10 +154,7 @@ def compile_traced(traced: Any) -> Any:
     try:
       return traced.lower().compile()
     except jax.errors.JaxRuntimeError as error:
-      text = str(error)
-      if 'RESOURCE_EXHAUSTED' not in text and 'Ran out of memory' not in text:
-        raise
-      raise TooLarge(text) from error
+      raise RefusedError(str(error)) from error
 
 
 def used_bytes(text: str) -> float | None:

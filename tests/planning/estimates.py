@@ -26,6 +26,8 @@ def estimate(**fields):
       'links_s': None,
       'repetition': 1.0,
       'unknown_loops': 0,
+      'at_peak': False,
+      'refusal': '',
       'tokens': 8,
       'compile_s': 0.0,
       **fields,

@@ -66,7 +66,9 @@ def test_a_loop_of_known_length_counts_in_full():
 
 
 def test_of_a_loop_of_unknown_length_one_turn_counts():
-  found = compiled_text.read(TEXT.replace('%CONDITION', '%outer_cond'))
+  text = TEXT.replace('%CONDITION', '%outer_cond')
+  whole, found = compiled_text.read(text), compiled_text.read(text, one_turn=True)
+  assert whole.cycles == found.cycles + 1000
   assert found.cycles == 5 * 10 + 2 * 80 + 7  # the entry is not part of a turn
   assert found.cycles_once == 10 + 80 + 7 + 1000
   assert found.loops_of_unknown_length == 1
@@ -74,7 +76,10 @@ def test_of_a_loop_of_unknown_length_one_turn_counts():
 
 def test_a_branch_counts_as_often_as_it_is_taken():
   text = TEXT.replace('%CONDITION', '%outer_cond')
-  assert compiled_text.read(text, branch_share=1 / 8).cycles == 5 * 10 + 2 * 10 + 7
+  assert (
+    compiled_text.read(text, one_turn=True, branch_share=1 / 8).cycles
+    == 5 * 10 + 2 * 10 + 7
+  )
 
 
 def test_collectives_count_as_often_as_they_run():
