@@ -6,10 +6,10 @@
   python launch/gke.py --name=rest --image=IMAGE --cpu=8 --hosts=2 -- FLAGS
 
 With --print the manifest is printed and nothing is started. FLAGS are those of
-`python -m rest_jax.main`; MODEL_DIR must be in a bucket that --service_account may write
-to, or under the path of a --claim. The image is launch/Dockerfile's. The cluster needs
-JobSet's controller (0.6 or later) and, for TPUs, a node pool of that topology. To look at
-it, and to end it for good, with a checkpoint:
+`python -m rest_jax.main`; MODEL_DIR must be in a bucket that --service_account may
+write to, or under the path of a --claim. The image is launch/Dockerfile's. The cluster
+needs JobSet's controller (0.6 or later) and, for TPUs, a node pool of that topology. To
+look at it, and to end it for good, with a checkpoint:
 
   kubectl logs --follow jobs/rest-hosts-0
   kubectl delete jobset rest
@@ -61,7 +61,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
   add('--memory', help='asked for each host, such as 64Gi')
   add('--spot', action='store_true', help='on machines that may be taken away')
   add('--max_restarts', type=int, default=100)
-  add('--grace_s', type=int, default=120, help='for the checkpoint; spot gives 15 to 25')
+  add('--grace_s', type=int, default=120, help='for the checkpoint; spot has 15 to 25')
   add('--service_account', default='default', help="Kubernetes', for the bucket")
   add('--namespace', help="kubectl's own by default")
   add('--queue', help="a LocalQueue of Kueue's")
@@ -81,7 +81,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
       'letter and not end with -'
     )
   if args.tpu is not None and not re.fullmatch(r'\d+x\d+(x\d+)?', args.topology or ''):
-    parser.error(f'--topology={args.topology} must be such as 4x4, or 2x2x4 for v4, v5p')
+    parser.error(
+      f'--topology={args.topology} must be such as 4x4, or 2x2x4 for v4, v5p'
+    )
   for given, form in (('claim', r'[^:]+:/.+'), ('env', r'[A-Za-z_]\w*=.*')):
     for value in getattr(args, given):
       if not re.fullmatch(form, value, re.DOTALL):

@@ -30,6 +30,7 @@ TREE = ('*.*', 'BUILD', 'launch/**/*', 'rest_jax/**/*', 'tests/**/*', GIN_FILES)
 # that requirements.lock leaves out, on purpose.
 DISTRIBUTIONS = {
   'absl': 'absl-py',
+  'yaml': 'pyyaml',
   'gin': 'gin-config',
   'google': 'protobuf',
   'ml_dtypes': 'ml-dtypes',
