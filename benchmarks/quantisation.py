@@ -1,4 +1,4 @@
-"""How far do 8-bit kernels and bfloat16 move a policy's samples?
+"""How far do 8-bit kernels, an 8-bit cache and bfloat16 move a policy's samples?
 
     python -m benchmarks.quantisation --policy MODEL_DIR/bc \\
       --sources val.de.gz --references val.en.gz --num_sources 200
@@ -10,7 +10,8 @@ float32 policy. The columns:
 - `kl_token`, `kl_sequence`: KL(float32 || variant) in nats. At each prefix of the
   float32 policy's candidates (drawn at the temperature) the divergence of the
   untempered next token is summed over the vocabulary; the sums of a candidate's
-  prefixes are averaged over candidates, and divided by the mean length.
+  prefixes are averaged over candidates, and divided by the mean length. A variant
+  with an 8-bit cache decodes the prefixes step by step, as it would when it samples.
 - `same`: the share of candidates that equal float32's with the same number.
 - `chrf`: mean sentence chrF to the reference, 0 to 100, of the variant's candidates;
   `chrf_change`: less that of float32, paired by source.
@@ -24,12 +25,14 @@ Brackets are 95 % bootstrap intervals over sources.
 
 import argparse
 import dataclasses
+import functools
 import importlib.metadata
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import comparison, measuring, ours, rivals
@@ -39,12 +42,16 @@ from rest_jax.models import quantisation, t5
 from rest_jax.sampling import divergence
 from rest_jax.training import mesh as mesh_lib
 
-# By name: the type of activations, and how kernels are quantised.
-VARIANTS: dict[str, tuple[str, quantisation.Int8 | None]] = {
-  'int8_weights': ('float32', quantisation.Int8()),
-  'int8_both': ('float32', quantisation.Int8(inputs=True)),
-  'bfloat16': ('bfloat16', None),
-  'bfloat16_int8_weights': ('bfloat16', quantisation.Int8()),
+_CACHE = {'cache_layout': 'rows_last', 'int8_cache': True}
+
+# By name: fields of the config, and how kernels are quantised.
+VARIANTS: dict[str, tuple[dict[str, Any], quantisation.Int8 | None]] = {
+  'int8_weights': ({}, quantisation.Int8()),
+  'int8_both': ({}, quantisation.Int8(inputs=True)),
+  'int8_cache': (_CACHE, None),
+  'bfloat16': ({'dtype': 'bfloat16'}, None),
+  'bfloat16_int8_weights': ({'dtype': 'bfloat16'}, quantisation.Int8()),
+  'bfloat16_int8_cache': ({'dtype': 'bfloat16', **_CACHE}, None),
 }
 CHECKED_SOURCES = 32  # for nats_off
 
@@ -98,8 +105,9 @@ def variants(policy: ours.Policy, names: Sequence[str]) -> dict[str, ours.Policy
   for name in names:
     if name not in VARIANTS:
       raise ValueError(f'unknown variant {name!r}; known: {", ".join(VARIANTS)}')
-    dtype, settings = VARIANTS[name]
-    found[name] = policy.with_dtype(dtype)
+    fields, settings = VARIANTS[name]
+    config = dataclasses.replace(policy.config, **fields)
+    found[name] = dataclasses.replace(policy, config=config)
     if settings is not None:
       quantised = quantisation.quantise(policy.params, settings)
       found[name] = dataclasses.replace(found[name], params=quantised)
@@ -110,7 +118,8 @@ def divergences(
   policy: ours.Policy, variant: ours.Policy, samples: Sequence[group_store.Group]
 ) -> dict[str, str]:
   """KL(policy || variant) per token and per sequence, with intervals."""
-  kl = divergence.sequence_kl(
+  sequence_kl = stepped_kl if variant.config.int8_cache else divergence.sequence_kl
+  kl = sequence_kl(
     (policy.config, policy.params),
     (variant.config, variant.params),
     samples,
@@ -121,6 +130,59 @@ def divergences(
   for name, unit in (('kl_token', mean_length), ('kl_sequence', 1.0)):
     found[name] = str(intervals.bootstrap_mean([x / unit for x in kl], seed=0))
   return found
+
+
+def stepped_kl(
+  policy: divergence.Policy,
+  variant: divergence.Policy,
+  samples: Sequence[group_store.Group],
+  *,
+  mesh: jax.sharding.Mesh,
+  batch_size: int = 32,
+) -> list[np.ndarray]:
+  """As `divergence.sequence_kl`, the variant's logits decoded step by step."""
+  del mesh  # the decoder's steps are compared on one device
+  divergences: list[np.ndarray] = []
+  for start in range(0, len(samples), batch_size):
+    groups = samples[start : start + batch_size]
+    batch = batches.group_batch(
+      groups,
+      samples=max(group.num_candidates for group in samples),
+      source_length=max(len(group.source_tokens) for group in samples),
+      target_length=max(len(tokens) for group in samples for tokens in group.tokens),
+    )
+    kl = np.asarray(
+      _stepped_kl(
+        policy[1], variant[1], batch, config=policy[0], other_config=variant[0]
+      )
+    )
+    divergences += [kl[row, : group.num_candidates] for row, group in enumerate(groups)]
+  return divergences
+
+
+@functools.partial(jax.jit, static_argnames=('config', 'other_config'))
+def _stepped_kl(
+  params: Any,
+  other_params: Any,
+  batch: dict[str, jax.Array],
+  *,
+  config: t5.T5Config,
+  other_config: t5.T5Config,
+) -> jax.Array:  # [batch, samples] float32, nats
+  source, tokens = batch['encoder_input_tokens'], batch['decoder_input_tokens']
+  logits = t5.T5(config).apply({'params': params}, source, tokens)
+  other = functools.partial(t5.T5(other_config).apply, {'params': other_params})
+  cross = other(other(source, method='encode'), method='cross_keys_values')
+
+  def step(cache: Any, position: jax.Array) -> tuple[Any, jax.Array]:
+    at = jnp.full(tokens.shape[:2], position)
+    args = tokens[:, :, position], at, cache, cross, source != 0
+    other_logits, cache = other(*args, method='decode_step')
+    return cache, divergence.token_kl(logits[:, :, position], other_logits)
+
+  cache = t5.T5(other_config).init_cache(*tokens.shape)
+  _, kl = jax.lax.scan(step, cache, jnp.arange(tokens.shape[2], dtype=jnp.int32))
+  return jnp.sum(jnp.moveaxis(kl, 0, -1) * batch['decoder_loss_weights'], axis=-1)
 
 
 def changes(

@@ -7,7 +7,9 @@ bfloat16 with a whole-vocabulary draw and the token's log-probability, for
     rows_last   the same with `cache_layout='rows_last'`, made for TPUs. Rows that walk
                 straight on, as T5X's do, need no moves; for rows that go back to share
                 prefixes they are compiled apart, and stated as a step's part at most
-    replicated  as grouped with a copy of keys and values for each candidate
+    int8_cache  as rows_last, keys and values of the past in 8 bits
+    replicated  as rows_last with a copy of the source's keys and values for each
+                candidate
     t5x         `decode` of T5X's minimal T5, which projects them at every step
 
 The figures are ESTIMATES of the compiler, not measurements. Milliseconds are its
@@ -62,7 +64,7 @@ SHAPES: dict[str, dict[str, int]] = {
   },
   'xl': {'emb_dim': 2048, 'num_heads': 32, 'mlp_dim': 5120, 'num_decoder_layers': 24},
 }
-VARIANTS = ('t5x', 'replicated', 'grouped', 'rows_last')
+VARIANTS = ('t5x', 'replicated', 'grouped', 'rows_last', 'int8_cache')
 
 
 def libtpu_reason() -> str | None:
@@ -349,8 +351,10 @@ def compare(
         )
       copies = samples if variant == 'replicated' else 1
       ours = config
-      if variant == 'rows_last':
-        ours = dataclasses.replace(config, cache_layout='rows_last')
+      if variant in ('rows_last', 'int8_cache', 'replicated'):
+        ours = dataclasses.replace(
+          config, cache_layout='rows_last', int8_cache=variant == 'int8_cache'
+        )
       return compile_ours(
         mesh, ours, sources=sources * copies, samples=samples // copies, **sizes
       )

@@ -159,12 +159,13 @@ def model_config(
   scan_layers: bool = False,
   remat: bool = False,
   cache_layout: str = 'rows_first',
+  int8_cache: bool = False,
 ) -> t5.T5Config:
   """The shape that a checkpoint itself tells: a Hugging Face one, or a run's here.
 
   Args:
     path: as for `find`.
-    dtype, scan_layers, remat, cache_layout: see T5Config.
+    dtype, scan_layers, remat, cache_layout, int8_cache: see T5Config.
     dropout_rate: None takes the checkpoint's.
 
   Raises:
@@ -183,6 +184,7 @@ def model_config(
     scan_layers=scan_layers,
     remat=remat,
     cache_layout=cache_layout,
+    int8_cache=int8_cache,
   )
 
 

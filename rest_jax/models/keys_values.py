@@ -17,8 +17,8 @@ class KeysValues(NamedTuple):
   [layers] in front.
   """
 
-  keys: jax.Array
-  values: jax.Array
+  keys: Any  # jax.Array, or `rows_last.Rounded`
+  values: Any
 
 
 # One KeysValues per decoder layer, or one with stacked arrays when scanned.

@@ -16,6 +16,10 @@ that walks straight on, or that began anew within the last `length` steps, has n
 left in the slot that is written next. One that went back may have: then `move` brings
 what is in the next SPARE slots to slots that are off their rows' paths. A row's path
 has at most `length` positions, so there are enough.
+
+With `T5Config.int8_cache` keys and values are `Rounded`: 8-bit integers, and a scale
+for each slot and row, common to the heads. With one for each head half of what the
+integers save was lost, by the compiler's estimate for a v5p.
 """
 
 from collections.abc import Callable
@@ -30,6 +34,13 @@ from rest_jax.models.keys_values import KeysValues
 
 # More slots: more to attend to in each step, and fewer moves where rows go back.
 SPARE = 8
+
+
+class Rounded(NamedTuple):
+  """Stands for numbers * scales."""
+
+  numbers: jax.Array  # [slots, heads, head_dim, rows] int8
+  scales: jax.Array  # [slots, rows] float32
 
 
 class Cache(NamedTuple):
@@ -50,13 +61,21 @@ class Step(NamedTuple):
 
 
 def init_cache(config: T5Config, batch: int, samples: int, length: int) -> Cache:
-  """An empty past: zeros of `config.dtype`."""
+  """An empty past: zeros of `config.dtype`, or of 8 bits."""
   slots, rows = length + SPARE, batch * samples
-  shape = (slots, config.num_heads, config.head_dim, rows)
+
+  def make(lead: tuple[int, ...]) -> KeysValues:
+    shape = (*lead, slots, config.num_heads, config.head_dim, rows)
+    if not config.int8_cache:
+      return keys_values.zeros(config, shape)
+
+    def rounded() -> Rounded:
+      return Rounded(jnp.zeros(shape, jnp.int8), jnp.zeros((*lead, slots, rows)))
+
+    return KeysValues(rounded(), rounded())
+
   return Cache(
-    layers=keys_values.for_layers(
-      config, lambda lead: keys_values.zeros(config, (*lead, *shape))
-    ),
+    layers=keys_values.for_layers(config, make),
     positions=jnp.full((slots, rows), -1, jnp.int32),
     clock=jnp.zeros((), jnp.int32),
   )
@@ -65,14 +84,21 @@ def init_cache(config: T5Config, batch: int, samples: int, length: int) -> Cache
 def cache_axes(cache: Cache) -> Cache:
   """Logical names of the axes of each array; the rows' are named batch."""
   spec: Any = jax.sharding.PartitionSpec
-  names = ('length', 'heads', 'kv', 'batch')
+  lead = ('layers',) * _slot_axis(cache)
+
+  def names(x: jax.Array) -> Any:
+    inner = ('heads', 'kv') if x.ndim - len(lead) == 4 else ()
+    return spec(*lead, 'length', *inner, 'batch')
+
   return Cache(
-    layers=jax.tree.map(
-      lambda x: spec(*(('layers',) * (x.ndim - 4)), *names), cache.layers
-    ),
+    layers=jax.tree.map(names, cache.layers),
     positions=spec(None, 'batch'),
     clock=spec(),
   )
+
+
+def _slot_axis(cache: Cache) -> int:
+  return int(isinstance(cache.layers, KeysValues))  # stacked layers lie in front
 
 
 def cache_length(cache: Cache) -> int:
@@ -87,7 +113,7 @@ def pad_cache(cache: Cache, extra: int) -> Cache:
 
   def pad(x: jax.Array) -> jax.Array:
     widths = [(0, 0)] * x.ndim
-    widths[-4] = (0, extra)
+    widths[_slot_axis(cache)] = (0, extra)
     return jnp.pad(x, widths)
 
   return Cache(
@@ -169,9 +195,8 @@ def move(cache: Cache) -> Cache:
     targets.append(vacant & leaves[None] & (rank == moved[None]))  # [slots, rows]
     moved = moved + leaves.astype(moved.dtype)
 
-  def one(x: jax.Array) -> jax.Array:
+  def one(x: jax.Array, axis: int) -> jax.Array:
     # One pass over an array, which the compiler fuses.
-    axis = max(0, x.ndim - 4)  # of the slots
     result = x
     for source, target in zip(sources, targets, strict=True):
       here = target.reshape((1,) * axis + (slots,) + (1,) * (x.ndim - axis - 2) + (-1,))
@@ -180,8 +205,8 @@ def move(cache: Cache) -> Cache:
     return result
 
   return Cache(
-    layers=jax.tree.map(one, cache.layers),
-    positions=jnp.where(is_next, -1, one(cache.positions)),
+    layers=jax.tree.map(lambda x: one(x, _slot_axis(cache)), cache.layers),
+    positions=jnp.where(is_next, -1, one(cache.positions, 0)),
     clock=cache.clock,
   )
 
@@ -203,21 +228,42 @@ def attend(
     # [batch, samples, 1, heads, head_dim] -> [heads, head_dim, rows]
     return jnp.moveaxis(x.reshape(-1, *x.shape[-2:]), 0, -1)
 
-  def write(old: jax.Array, new: jax.Array) -> jax.Array:
-    new = rows_last(new).astype(old.dtype)[None]
-    start: tuple[Any, ...] = (step.clock, 0, 0, 0)
-    if layer is not None:
-      new, start = new[None], (layer, *start)
-    return jax.lax.dynamic_update_slice(old, new, start)
+  def write(old: Any, new: jax.Array) -> Any:
+    new = rows_last(new)
+    written = _round(new) if isinstance(old, Rounded) else new.astype(old.dtype)
+    return jax.tree.map(put, old, written)
+
+  def put(old: jax.Array, new: jax.Array) -> jax.Array:
+    lead = (step.clock,) if layer is None else (layer, step.clock)
+    new = new.reshape((1,) * len(lead) + new.shape)
+    return jax.lax.dynamic_update_slice(old, new, lead + (0,) * (old.ndim - len(lead)))
 
   cache = KeysValues(write(cache.keys, keys), write(cache.values, values))
   past = keys_values.read_layer(cache, layer)
   # Products and sums, not contractions: a row has one query, so there is no matrix
   # product to make, and the cache is read as it lies.
   one = rows_last(query).astype(jnp.float32)[None]
-  scores = jnp.sum(one * past.keys.astype(jnp.float32), axis=2) + step.bias
+  numbers, scales = _parts(past.keys)
+  scores = jnp.sum(one * numbers.astype(jnp.float32), axis=2) * scales + step.bias
   weights = jnp.exp(scores - jnp.max(scores, axis=0, keepdims=True))
   total = jnp.sum(weights, axis=0)  # [heads, rows]
-  mixed = jnp.sum(weights[:, :, None] * past.values.astype(jnp.float32), axis=0)
+  numbers, scales = _parts(past.values)
+  weights = (weights * scales)[:, :, None]  # [slots, heads, 1, rows]
+  mixed = jnp.sum(weights * numbers.astype(jnp.float32), axis=0)
   mixed = (mixed / total[:, None]).astype(query.dtype)  # [heads, head_dim, rows]
   return jnp.moveaxis(mixed, -1, 0).reshape(query.shape), cache
+
+
+def _round(x: jax.Array) -> Rounded:  # [heads, head_dim, rows]
+  """The nearest multiples of 1 / 127 of each row's greatest magnitude."""
+  x = x.astype(jnp.float32)
+  scales = jnp.max(jnp.abs(x), axis=(0, 1)) / 127  # [rows]
+  numbers = jnp.round(x / jnp.where(scales > 0, scales, 1.0)[None, None])
+  return Rounded(numbers.astype(jnp.int8), scales)
+
+
+def _parts(x: jax.Array | Rounded) -> tuple[jax.Array, jax.Array]:
+  """Numbers [slots, heads, head_dim, rows], scales [slots or 1, 1, rows or 1]."""
+  if isinstance(x, Rounded):
+    return x.numbers, x.scales[:, None]
+  return x, jnp.ones((1, 1, 1), jnp.float32)

@@ -140,6 +140,7 @@ def test_from_dict_needs_a_vocabulary():
     ('dropout_rate', -0.1),
     ('dtype', 'float16'),
     ('cache_layout', 'rows'),
+    ('int8_cache', True),  # without cache_layout='rows_last'
     ('mlp_activations', ()),
     ('mlp_activations', ('swish',)),
     ('mlp_activations', 'gelu'),
@@ -157,6 +158,9 @@ def test_a_bad_value_is_named(field, value):
 def test_a_later_field_that_is_off_leaves_fingerprints_as_they_were():
   config = t5.T5Config(vocab_size=40)
   assert 'relative_bias_per_layer' not in config.identity()
-  assert set(config.to_dict()) - set(config.identity()) == {'relative_bias_per_layer'}
+  assert set(config.to_dict()) - set(config.identity()) == {
+    'relative_bias_per_layer',
+    'int8_cache',
+  }
   own = dataclasses.replace(config, relative_bias_per_layer=True)
   assert own.identity()['relative_bias_per_layer'] is True

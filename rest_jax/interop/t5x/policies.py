@@ -225,7 +225,9 @@ class PolicyModel(models.EncoderDecoderModel):
 
   def _decoding_module(self) -> t5.T5:
     config = self.module.config
-    return t5.T5(dataclasses.replace(config, cache_layout='rows_first'))
+    return t5.T5(
+      dataclasses.replace(config, cache_layout='rows_first', int8_cache=False)
+    )
 
   def _swap_layers(self, cache: Any) -> Any:
     """[layers, batch, ...] <-> [batch, layers, ...] where layers are scanned."""
