@@ -54,6 +54,7 @@ RUN_MODES: dict[str, frozenset[str] | None] = {
 CACHE_DIR = '~/.cache/rest_jax/xla'  # compiled programs, shared by all runs
 # Where gin files are looked for besides --gin_search_paths.
 GIN_ROOTS = (pathlib.Path(__file__).parent.parent, pathlib.Path(__file__).parent)
+_NO_SPACE = os.strerror(errno.ENOSPC)  # as libraries quote it
 _GIN_ERRORS = (ValueError, SyntaxError, ImportError, AttributeError, NameError)
 
 _GIN_FILE = flags.DEFINE_multi_string(
@@ -321,8 +322,7 @@ def run_on_hosts(run_mode: str, *, dry_run: bool) -> int:
   except BaseException as error:
     ending = hosts.status_of(error)
     if hosts.count() > 1:  # the others would wait for ever
-      traceback.print_exc()
-      hosts.end_all(plain_message(error), ending)
+      hosts.end_all(plain_message(error), ending, details=traceback.format_exc())
     if ending != hosts.LOST:
       raise
     traceback.print_exc()
@@ -345,8 +345,8 @@ def fail(error: Exception) -> int:
   if os.environ.get('REST_JAX_TRACEBACK'):
     raise error
   message = plain_message(error)
-  if getattr(error, 'errno', None) == errno.ENOSPC or 'RESOURCE_EXHAUSTED' in message:
-    message += '. The disk is full: make room, and the same command goes on from here'
+  if getattr(error, 'errno', None) == errno.ENOSPC or _NO_SPACE in message:
+    message = f'the disk is full: make room, and the same command goes on ({message})'
   print(f'\nerror: {message}', file=sys.stderr)
   command = shlex.join(sys.argv)
   print(f'(REST_JAX_TRACEBACK=1 shows where; command: {command})', file=sys.stderr)

@@ -1,5 +1,6 @@
 """The command line: T5X's flags, and one clear sentence for a mistake."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -156,3 +157,24 @@ def test_a_binding_without_a_value_ends_with_status_1(monkeypatch, capsys):
     main.console()
   assert exit_.value.code == 1
   assert 'error: ' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  'error',
+  [
+    OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+    # As TensorStore says it, through Orbax.
+    ValueError(
+      'RESOURCE_EXHAUSTED: Error writing local file "d/a": Failed to write 9 bytes to '
+      "file 9: No space left on device [os_error_code='28']"
+    ),
+  ],
+)
+def test_a_full_disk_is_called_that(error, capsys):
+  assert main.fail(error) == 1
+  assert '\nerror: the disk is full: make room' in capsys.readouterr().err
+
+
+def test_full_memory_is_not_called_a_full_disk(capsys):
+  assert main.fail(ValueError('RESOURCE_EXHAUSTED: Out of memory')) == 1
+  assert 'disk' not in capsys.readouterr().err

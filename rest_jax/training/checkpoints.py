@@ -12,6 +12,7 @@ It appears in one step, complete. Training in progress is kept by
 """
 
 import json
+import logging as standard_logging
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -32,6 +33,11 @@ _NAME = re.compile(rf'{PREFIX}(\d+)')
 
 def _handler(**options: Any) -> ocp.PyTreeCheckpointHandler:
   return ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=False, **options)
+
+
+def _is_not_raised_as_well(record: standard_logging.LogRecord) -> bool:
+  """Orbax's threads log, with a trace each, the errors that `wait` raises."""
+  return not (record.module == 'future' and 'orbax' in record.pathname)
 
 
 def _checkpointer(arrays: Any = None) -> ocp.Checkpointer:
@@ -346,6 +352,7 @@ class TrainingCheckpoints:
 
   def _open(self) -> Any:
     if self._manager is None:
+      logging.get_absl_logger().addFilter(_is_not_raised_as_well)
       options = ocp.CheckpointManagerOptions(
         max_to_keep=self._keep, cleanup_tmp_directories=True
       )
