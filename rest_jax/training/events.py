@@ -7,6 +7,7 @@
 import json
 import math
 import os
+import tempfile
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -44,6 +45,7 @@ class EventWriter:
     self._board: Any = None
     self._file: Any = None
     self._lines: list[str] = []  # of a remote file, all of them
+    self._events: Any = None  # of a remote directory, where TensorBoard's are written
     if self._active:
       self._directory.mkdir(parents=True, exist_ok=True)
       if self._remote:
@@ -95,13 +97,18 @@ class EventWriter:
       self._board.flush()
     if self._remote and self._active:
       paths.write_text_atomic(self._path, ''.join(line + '\n' for line in self._lines))
+    if self._events is not None:
+      paths.copy_tree(self._events.name, self._directory)
 
   def close(self) -> None:
     """Flushes and closes the files; a later `write` opens them again."""
-    self.flush()
     if self._board is not None:
       self._board.close()
       self._board = None
+    self.flush()
+    if self._events is not None:
+      self._events.cleanup()
+      self._events = None
     if self._file is not None:
       self._file.close()
       self._file = None
@@ -119,8 +126,12 @@ class EventWriter:
     if self._board is None:
       import tensorboardX  # 0.2 s that a run without events need not pay
 
+      folder = os.fspath(self._directory)
+      if self._remote:
+        self._events = tempfile.TemporaryDirectory()
+        folder = self._events.name
       self._board = tensorboardX.SummaryWriter(
-        os.fspath(self._directory), purge_step=self._purge_step, flush_secs=30
+        folder, purge_step=self._purge_step, flush_secs=30
       )
     return self._board
 
