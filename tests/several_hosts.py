@@ -1,12 +1,14 @@
 """Several hosts on this machine: each a process of the real command, with one device.
 
-  python -m tests.several_hosts [--kill=REGEX] FLAGS OF rest_jax.main
+  python -m tests.several_hosts [--kill=REGEX] [--hang=REGEX] FLAGS OF rest_jax.main
 
-With --kill the process dies by SIGKILL as `minimal_run` describes.
+With --kill the process dies by SIGKILL as `minimal_run` describes. With --hang it lives
+and does not go on when the first file whose final path matches is about to be written.
 """
 
 import os
 import pathlib
+import re
 import socket
 import subprocess
 import sys
@@ -126,8 +128,19 @@ def run(folder, model_dir, count, *flags, **options):
   return hosts
 
 
+def _hang_at(pattern):
+  def hook(event, arguments):
+    if event == 'os.rename' and re.search(pattern, os.fspath(arguments[1])):
+      time.sleep(1000)
+
+  sys.addaudithook(hook)
+
+
 if __name__ == '__main__':
-  for argument in [a for a in sys.argv if a.startswith('--kill=')]:
-    minimal_run._kill_at(argument.removeprefix('--kill='))
-    sys.argv.remove(argument)
+  disturb = {'--kill': minimal_run._kill_at, '--hang': _hang_at}
+  for argument in list(sys.argv):
+    flag, _, value = argument.partition('=')
+    if flag in disturb:
+      disturb[flag](value)
+      sys.argv.remove(argument)
   main.console()

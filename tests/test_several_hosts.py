@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from rest_jax.data import group_store, reward_store, shards
+from rest_jax.training import hosts as hosts_lib
 from rest_jax.training import loop
 from tests import minimal_run, several_hosts
 
@@ -26,16 +27,21 @@ BINDINGS = ['THRESHOLDS = ((0.6,),)']
 
 @pytest.fixture(scope='module')
 def two(tmp_path_factory):
-  """The MODEL_DIR of a run whose first host died in BC, and that was started again."""
+  """A MODEL_DIR whose hosts were two, one and two: in BC and in Grow the first dies."""
   folder = tmp_path_factory.mktemp('two')
   kill = r'--kill=/\.work/bc-.*/scratch/.*\d+$'
   hosts = several_hosts.Hosts(
-    folder, folder / 'run', 2, of={0: [kill]}, bindings=BINDINGS
+    folder / 'bc', folder / 'run', 2, of={0: [kill]}, bindings=BINDINGS
   )
   first, second = hosts.wait()
-  assert first == -signal.SIGKILL and second != 0, hosts.printed()
+  assert first == -signal.SIGKILL, hosts.printed()
+  assert second in (hosts_lib.LOST, -signal.SIGABRT), hosts.printed()
   assert list(folder.glob('run/.work/bc-*/scratch/checkpoints/*/*'))
-  several_hosts.run(folder, folder / 'run', 2, bindings=BINDINGS)
+  kill = r'--kill=/\.work/grow_1-.*/artifact/groups-'
+  hosts = several_hosts.Hosts(folder / 'grow', folder / 'run', 1, kill, bindings=BINDINGS)
+  assert hosts.wait() == [-signal.SIGKILL], hosts.printed()
+  assert list(folder.glob('run/.work/grow_1-*/artifact/groups-*'))
+  several_hosts.run(folder / 'rest', folder / 'run', 2, bindings=BINDINGS)
   return folder / 'run'
 
 
@@ -57,9 +63,13 @@ def test_the_samples_are_equal(one, two, name):
       np.testing.assert_allclose(x, y, atol=TOLERANCE)
 
 
-def test_an_attempt_of_two_hosts_is_one_attempt(two):
-  cost = minimal_run.record(two, 'grow_1')['cost']
-  assert cost['counts']['decoder_steps'] > 0 and cost['attempts'] == 1
+def test_attempts_are_counted_and_not_by_host(two):
+  attempts = {
+    name: minimal_run.record(two, name)['cost']['attempts']
+    for name in ('bc', 'grow_1', 'score_1')
+  }
+  assert attempts == {'bc': 2, 'grow_1': 2, 'score_1': 1}
+  assert minimal_run.record(two, 'grow_1')['cost']['counts']['decoder_steps'] > 0
 
 
 def test_the_rewards_are_equal(one, two):
@@ -105,3 +115,18 @@ def test_the_signal_to_one_host_stops_both_with_a_checkpoint(tmp_path):
   (folder,) = tmp_path.glob('run/.work/bc-*/scratch/checkpoints')
   assert loop.resume_step(folder.parent) > 0
   assert len(list(folder.iterdir())) == 1
+
+
+def test_a_host_that_hangs_is_named(one, tmp_path):
+  hosts = several_hosts.Hosts(
+    tmp_path,
+    tmp_path / 'run',
+    2,
+    '--run_mode=grow',
+    '--host_timeout_s=20',
+    of={1: [r'--hang=/\.work/grow_1-.*/artifact/groups-']},
+    bindings=[*BINDINGS, 'grow.grow.seed = 7', f'REUSE_FROM = ({str(one)!r},)'],
+  )
+  assert hosts.wait() == [hosts_lib.LOST] * 2, hosts.printed()
+  assert 'host 1 (' in hosts.printed()
+  assert 'has not advanced for 20 s' in hosts.printed()

@@ -43,8 +43,10 @@ DEFAULT_TIMEOUT_S = 1800.0
 # A training loop may go so many steps on while the hosts agree where to stop.
 STOP_MARGIN_STEPS = 3
 
-# Errors of the runtime that come again.
-_LASTING = re.compile('RESOURCE_EXHAUSTED|INVALID_ARGUMENT|UNIMPLEMENTED|NOT_FOUND')
+# What the runtime, or a library that hands its words on, says of connections and peers.
+_PASSING = re.compile(
+  '(UNKNOWN|UNAVAILABLE|INTERNAL|ABORTED|CANCELLED|DEADLINE_EXCEEDED|DATA_LOSS): '
+)
 
 _PREFIX = 'rest_jax/'
 _END = f'{_PREFIX}end'
@@ -321,10 +323,29 @@ def must_stop(step: int) -> bool:
   return preemption.requested() if _hosts is None else _hosts.must_stop(step)
 
 
-def end_all(message: str, status: int) -> None:
-  """Ends every host, this one first of all, with one exit status.
+def status_of(error: BaseException) -> int:
+  """FAILED where the same command would fail again, LOST where it may well go on.
 
-  With one host it does nothing: the caller goes on to end as it likes.
+  A host that dies takes a collective with it, which its peers learn as an error of the
+  runtime, of one type or another; so does a device. Too little memory, and what XLA
+  refuses, stay as they are.
+  """
+  passing = isinstance(error, (ConnectionError, TimeoutError)) or _PASSING.match(
+    str(error).strip()
+  )
+  return LOST if passing else FAILED
+
+
+def end_all(message: str, status: int, *, details: str = '') -> None:
+  """Ends every host, this one at once, with one exit status.
+
+  With one host it does nothing: the caller goes on to end as it likes. Where another
+  host has said before why all end, that holds: this host's trouble came of it.
+
+  Args:
+    message: why.
+    status: of all.
+    details: printed here, if it is this host that ends the others.
   """
   if _hosts is None:
     return
@@ -333,20 +354,11 @@ def end_all(message: str, status: int) -> None:
   try:
     _hosts.client.key_value_set(_END, json.dumps(dataclasses.asdict(end)))
   except jax.errors.JaxRuntimeError:
-    pass  # another host was first
+    if (first := _try_get(_hosts.client, _END)) is not None:
+      leave(End(**json.loads(first)))
+  if details:
+    print(details, file=sys.stderr)
   leave(end, told=True)
-
-
-def status_of(error: BaseException) -> int:
-  """FAILED where the same command would fail again, LOST where it may well go on.
-
-  A host that dies takes a collective with it, which its peers learn as an error of the
-  runtime; so does a device. Too little memory, and what XLA refuses, stay as they are.
-  """
-  passing = isinstance(
-    error, (jax.errors.JaxRuntimeError, ConnectionError, TimeoutError)
-  )
-  return LOST if passing and not _LASTING.search(str(error)) else FAILED
 
 
 def leave(end: End, *, told: bool = False) -> None:
