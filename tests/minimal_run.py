@@ -185,7 +185,7 @@ def run_program(model_dir, *arguments):
     if argument == '--block':
       _block()
   plain = [a for a in arguments if not a.startswith('--')]
-  start(pathlib.Path(model_dir), *plain[:1], bindings=plain[1:])
+  start(model_dir, *plain[:1], bindings=plain[1:])
   loaded = [m for m in ('tensorflow', 'seqio') if m in sys.modules]
   print('loaded', *loaded)
 

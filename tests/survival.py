@@ -28,15 +28,17 @@ LIFE_AFTER_A_DEATH_S = 90  # for the others to notice, and to end
 BINDINGS = ('THRESHOLDS = ((0.6,),)',)
 
 
-def differences(one, two):
-  """What is not equal in two MODEL_DIRs, in words; nothing if all is."""
+def differences(one, two, of=None):
+  """What is not equal in two MODEL_DIRs, or in some of their artifacts, in words."""
   found = []
   names, expected = minimal_run.fingerprints(two), minimal_run.fingerprints(one)
-  if names != expected:
-    found.append(f'fingerprints: {sorted(names.items() ^ expected.items())}')
-  for name in sorted(names.keys() & expected.keys()):
-    found += [f'{name}: {text}' for text in _compare(one, two, name)]
-  if left := list((two / '.work').iterdir()):
+  for name in sorted(of or {**names, **expected}):
+    if names.get(name) != expected.get(name):
+      found.append(f'{name}: fingerprints {names.get(name)} and {expected.get(name)}')
+    else:
+      found += [f'{name}: {text}' for text in _compare(one, two, name)]
+  work = two / '.work'
+  if work.exists() and (left := list(work.iterdir())):
     found.append(f'left in .work: {[path.name for path in left]}')
   return found
 
