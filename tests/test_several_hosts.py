@@ -72,6 +72,11 @@ def test_attempts_are_counted_and_not_by_host(two):
   assert minimal_run.record(two, 'grow_1')['cost']['counts']['decoder_steps'] > 0
 
 
+def test_the_counts_of_two_hosts_add_up(one, two):
+  left, right = (minimal_run.record(d, 'grow_1')['results'] for d in (one, two))
+  assert left == right and left['candidates'] == 72
+
+
 def test_the_rewards_are_equal(one, two):
   paths = [shards.list_shards(d / 'score_1', reward_store.KIND) for d in (one, two)]
   assert len(paths[0]) == len(paths[1]) > 1

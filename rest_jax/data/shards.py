@@ -35,6 +35,16 @@ def shard_path(
   return paths.as_path(directory) / f'{kind}-{index:05d}-of-{num_shards:05d}.parquet'
 
 
+def names(directory: paths.PathLike) -> frozenset[str]:
+  """The names of the shards in a folder, of whichever set; none if it is not there.
+
+  One listing, where asking for each would be a request for each on an object store.
+  """
+  folder = paths.as_path(directory)
+  found = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+  return frozenset(name for name in found if _NAME.fullmatch(name))
+
+
 def list_shards(directory: paths.PathLike, kind: str = 'groups') -> list[epath.Path]:
   """All shards of a set, in order.
 

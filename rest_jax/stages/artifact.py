@@ -29,7 +29,7 @@ from rest_jax.training import mesh as mesh_lib
 
 # How the hosts of a run build an artifact, where there are several:
 #   first     the first host alone, on its own devices; the others wait
-#   apart     every host on its own devices, each its own shards (`hosts.claim`)
+#   apart     every host on its own devices, each its own shards (`hosts.share`)
 #   together  all in step, on the mesh of all devices
 Teamwork = Literal['first', 'apart', 'together']
 

@@ -6,6 +6,7 @@ The artifact is the group set D_g: the policy's samples united with the data.
 import collections
 import dataclasses
 import functools
+import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -124,17 +125,23 @@ def grow(
     targets = [
       shards_lib.shard_path(work.path, index, num_shards) for index in range(num_shards)
     ]
+    earlier = shards_lib.names(work.path)
+    hosts.barrier(f'{name} is seen')  # by all alike, before any writes
     tasks = [
-      shard_blocks.Task(shard, rows, target)
+      shard_blocks.Task(shard, rows, target, done=target.name in earlier)
       for (shard, rows), target in zip(grown, targets, strict=False)
     ]
     counts = _sample(work, draw, tasks, num_samples, with_data, sampler)
-    for shard, target in zip(appended, targets[len(grown) :], strict=True):
-      if not target.exists() and hosts.claim(f'{name}/{target.name}'):
-        group_store.write_groups(target, group_store.read_groups(shard))
-    hosts.barrier(f'{name} is sampled')
-    if hosts.is_primary():
-      work.results.update(_results(targets, counts))
+    pairs = zip(appended, targets[len(grown) :], strict=True)
+    left = [(shard, target) for shard, target in pairs if target.name not in earlier]
+    for number in hosts.share(f'{name}/data', len(left)):
+      shard, target = left[number]
+      groups = group_store.read_groups(shard)
+      group_store.write_groups(target, groups)
+      counts += count_candidates(groups)
+    work.results.update(
+      _results(counts, [path for path in targets if path.name in earlier])
+    )
 
   inputs = {'corpus': corpus, 'policy': policy, 'sources': sources}
   return run.stage(
@@ -189,11 +196,11 @@ def _sample(
   num_samples: int,
   with_data: bool,
   settings: sampler_lib.SamplerSettings,
-) -> dict[str, Counts]:
+) -> Counts:
   """Samples and writes the shards of every block that is not done.
 
   Returns:
-    What each shard that this host wrote holds, by the file's name.
+    What the shards hold that this host wrote.
   """
   blocks = [
     block
@@ -203,14 +210,14 @@ def _sample(
   sizes = [sum(task.rows for task in block) * num_samples for block in blocks]
   total = sum(task.rows for task in tasks) * num_samples
   done = total - sum(sizes)
-  counts: dict[str, Counts] = {}
+  counts: Counts = collections.Counter()
   with (
     progress_lib.progress(work.name, total, unit='samples', done=done) as advance,
     overlap.Writer(limit=max(sizes, default=1)) as writer,
     # Of several hosts none takes a block before it can begin with it.
     overlap.read_ahead(
       shard_blocks.read,
-      _claimed(work.name, blocks),
+      (blocks[number] for number in hosts.share(f'{work.name}/blocks', len(blocks))),
       ahead=1 if hosts.count() == 1 else 0,
     ) as read,
   ):
@@ -228,8 +235,8 @@ def _sample(
     ) -> None:
       if with_data:
         samples = [_unite(*pair) for pair in zip(samples, data, strict=True)]
-      counts[path.name] = count_candidates(samples)
       group_store.write_groups(path, samples)
+      counts.update(count_candidates(samples))
       work.save_cost()
 
     def finish(
@@ -255,15 +262,6 @@ def _sample(
       )
       del groups
   return counts
-
-
-def _claimed(
-  name: str, blocks: Sequence[list[shard_blocks.Task]]
-) -> Iterator[list[shard_blocks.Task]]:
-  """The blocks that this host is the first to ask for, each when it is asked for."""
-  for block in blocks:
-    if hosts.claim(f'{name}/{block[0].target.name}'):
-      yield block
 
 
 def _unite(samples: group_store.Group, data: group_store.Group) -> group_store.Group:
@@ -304,23 +302,24 @@ def _read_for_count(path: epath.Path) -> Iterator[group_store.Group]:
     )
 
 
-def _results(
-  paths: Sequence[epath.Path], known: Mapping[str, Counts]
-) -> dict[str, float]:
-  """What the stage says of a finished group set.
+def _results(own: Counts, earlier: Sequence[epath.Path]) -> dict[str, float]:
+  """What the stage says of a finished group set; all hosts call it.
 
   Args:
-    paths: of its shards.
-    known: the counts of some of them; the others are read.
+    own: what the shards hold that this host wrote.
+    earlier: shards that an earlier attempt wrote; each host reads some of them.
   """
+  counts = collections.Counter(own)
+  for path in earlier[hosts.index() :: hosts.count()]:
+    counts.update(count_candidates(_read_for_count(path)))
+    hosts.advance()
   keys = ('sources', 'candidates', 'data_candidates', 'tokens', 'unfinished')
-  counts = dict.fromkeys((*keys, 'distinct'), 0)
-  for path in paths:
-    found = known.get(path.name) or count_candidates(_read_for_count(path))
-    counts = {key: value + found[key] for key, value in counts.items()}
-  candidates = max(counts['candidates'], 1)
-  return counts | {
-    'mean_length': counts['tokens'] / candidates,
-    'unfinished_fraction': counts['unfinished'] / candidates,
-    'duplicate_fraction': 1 - counts['distinct'] / candidates,
+  found = dict.fromkeys((*keys, 'distinct'), 0)
+  for text in hosts.gather('counts', json.dumps(counts)):
+    found = {key: value + json.loads(text).get(key, 0) for key, value in found.items()}
+  candidates = max(found['candidates'], 1)
+  return found | {
+    'mean_length': found['tokens'] / candidates,
+    'unfinished_fraction': found['unfinished'] / candidates,
+    'duplicate_fraction': 1 - found['distinct'] / candidates,
   }

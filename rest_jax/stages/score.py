@@ -193,9 +193,11 @@ def _score_shards(
   """
   rows = [columns.num_rows(shard) for shard in shards]
   raw = [_raw_path(work, index, len(shards)) for index in range(len(shards))]
-  left = [index for index, path in enumerate(raw) if not path.exists()]
+  earlier = shards_lib.names(work.scratch)
+  hosts.barrier(f'{work.name} is seen')  # by all alike, before any writes
+  left = [index for index, path in enumerate(raw) if path.name not in earlier]
   done = sum(rows) - sum(rows[index] for index in left)
-  mine = (index for index in left if hosts.claim(f'{work.name}/{index}'))
+  mine = (left[number] for number in hosts.share(f'{work.name}/shards', len(left)))
 
   def read(index: int) -> list[group_store.Group]:
     return group_store.read_groups(shards[index])

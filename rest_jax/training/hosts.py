@@ -5,7 +5,7 @@ between them but the compiler's collectives; what is not on it goes through the
 key-value store of JAX's coordination service, on the first host:
 
     barrier   all have come to this point of the program
-    claim     a piece of work belongs to whoever asked first
+    share     a piece of work belongs to whoever asked first
     gather    a short text from each
 
 When a host fails, or is told to stop, every host ends with the same exit status, so
@@ -289,18 +289,21 @@ def barrier(name: str) -> None:
   advance()
 
 
-def claim(name: str) -> bool:
-  """Whether a piece of work is this host's; the first to ask for a name gets it."""
+def share(name: str, num: int) -> Iterator[int]:
+  """Which of `num` pieces of work are this host's, each when it is asked for.
+
+  Numbers go out in their order, each to the host that asks next and to no other. All
+  hosts must mean the same piece by a number: what they read it off may not change
+  between the first host's look and the last's, so a `barrier` stands between looking
+  and working. One request for a piece, whatever the number of hosts: `num + hosts`.
+  """
   if _hosts is None:
-    return True
-  try:
-    # Fails where the key is there: one host alone can succeed.
-    _hosts.client.key_value_set(f'{_PREFIX}claim/{name}', str(index()))
-  except jax.errors.JaxRuntimeError as error:
-    if 'ALREADY_EXISTS' not in str(error):
-      raise
-    return False
-  return True
+    yield from range(num)
+    return
+  key = f'{_PREFIX}share/{name}'
+  # The service counts from 1, and adds for one host at a time.
+  while (number := _hosts.client.key_value_increment(key, 1) - 1) < num:
+    yield number
 
 
 def gather(name: str, text: str) -> list[str]:

@@ -1,6 +1,7 @@
 """Blocks of shards: cut by the plan alone, handed on shard by shard."""
 
 import contextlib
+import dataclasses
 import pathlib
 import types
 import weakref
@@ -94,7 +95,7 @@ def test_each_shard_is_handed_on_when_its_last_source_is_complete(tmp_path):
 
 def test_a_shard_that_is_done_is_sampled_but_not_handed_on(tmp_path):
   block = _tasks(tmp_path, [2, 1])
-  block[0].target.write_text('done')
+  block[0] = dataclasses.replace(block[0], done=True)
   assert _sample(block, [0, 1, 2]) == [('target-1', ['s/2'], 3)]
 
 
