@@ -18,7 +18,7 @@ import pytest
 
 from rest_jax.data import group_store, shards
 from rest_jax.sampling import sampler as sampler_lib
-from rest_jax.stages import artifact, grow, policies, score, shard_blocks
+from rest_jax.stages import artifact, grow, policies, score
 from rest_jax.training import mesh as mesh_lib
 
 SHARDS, PER_SHARD, SAMPLES = 200, 2, 4
@@ -141,7 +141,6 @@ def _pass(folder, num_shards, monkeypatch):
   corpus = _input(run, 'ingest', 'corpus', num_shards)
   model = types.SimpleNamespace(params={}, config=None, vocabulary=None)
   monkeypatch.setattr(policies, 'load_model', lambda *args: model)
-  monkeypatch.setattr(shard_blocks, 'TICKETS_PER_LANE', TICKETS)
   monkeypatch.setattr(sampler_lib, 'Sampler', Sampler)
   Sampler.live, Sampler.probe = Live(), Probe()
   lengths = {'inputs': 8, 'targets': TOKENS}
@@ -152,7 +151,7 @@ def _pass(folder, num_shards, monkeypatch):
     policy=corpus,
     num_samples=SAMPLES,
     task_feature_lengths=lengths,
-    sampler=sampler_lib.SamplerSettings(batch_size=LANES),
+    sampler=sampler_lib.SamplerSettings(batch_size=LANES, tickets=TICKETS),
   )
   scorer = Scorer(Live(), Probe())
   score.score(

@@ -19,7 +19,7 @@ from packaging import requirements
 from rest_jax import paths
 from rest_jax.planning import memory, storage, tables
 from rest_jax.sampling import sampler as sampler_lib
-from rest_jax.stages import artifact, shard_blocks
+from rest_jax.stages import artifact
 from rest_jax.training import mesh as mesh_lib
 
 Status = Literal['ok', 'warning', 'failed']
@@ -268,7 +268,7 @@ def _block_bytes(entry: artifact.HistoryEntry) -> float:
   settings: sampler_lib.SamplerSettings = entry.cut['sampler']
   samples = entry.params['num_samples']
   tickets = -(-samples // (settings.slots * settings.share))
-  sources = shard_blocks.TICKETS_PER_LANE * settings.batch_size // tickets
+  sources = settings.tickets * settings.batch_size // tickets
   if entry.params['num_sources'] is not None:
     sources = min(sources, entry.params['num_sources'])
   length: int = entry.params['target_length']

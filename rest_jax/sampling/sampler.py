@@ -31,11 +31,16 @@ class SamplerSettings:
       dear (a CPU); more read a source's keys and values once for several rows.
     share: the most candidates of a slot. They share the decoder steps of their
       common prefixes; more in a slot share more, fewer end sooner.
+    tickets: that a lane works off in a call of Grow, at most; a ticket is the share of
+      one source. Lanes idle for about half a ticket's time at the end of a call. A
+      call is what several hosts share out and what a lost one loses: fewer suit a
+      large pod, or one whose hosts come and go (benchmarks/README.md).
   """
 
   batch_size: int = 256
   slots: int = 1
   share: int = 32
+  tickets: int = 32
 
   def __post_init__(self) -> None:
     for name, value in dataclasses.asdict(self).items():

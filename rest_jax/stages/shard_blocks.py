@@ -14,11 +14,6 @@ from rest_jax.data import group_store
 from rest_jax.sampling import sampler as sampler_lib
 from rest_jax.stages import artifact
 
-# Consecutive shards share a call while each lane has at most so many tickets to work
-# off. A ticket is what a lane takes of one source, `share` candidates in each of its
-# slots. Lanes idle for about half a ticket's time at the end of a call.
-TICKETS_PER_LANE = 32
-
 Finish = Callable[['Task', list[group_store.Group], Sequence[group_store.Group]], None]
 
 
@@ -37,12 +32,13 @@ def blocks(
 ) -> list[list[Task]]:
   """Cuts the shards into runs of consecutive ones, each for one call.
 
-  A run has at most TICKETS_PER_LANE x lanes tickets, or is one shard alone: 8,192
-  sources of up to 32 candidates, 2,048 of 100, with 256 lanes of one slot and a share
-  of 32. It depends on the whole plan and never on what is done already.
+  A run has at most `settings.tickets` x lanes tickets, or is one shard alone. A ticket
+  is what a lane takes of one source, `share` candidates in each of its slots: 8,192
+  sources of up to 32 candidates, 2,048 of 100, with 32 tickets, 256 lanes of one slot
+  and a share of 32. It depends on the whole plan and never on what is done already.
   """
   tickets_of_a_source = -(-num_samples // (settings.slots * settings.share))
-  most = TICKETS_PER_LANE * settings.batch_size // tickets_of_a_source
+  most = settings.tickets * settings.batch_size // tickets_of_a_source
   found: list[list[Task]] = []
   left = 0
   for task in tasks:

@@ -5,6 +5,7 @@ beside the sampler, so what a failure leaves depends on the moment; what the fin
 stage holds does not.
 """
 
+import dataclasses
 import shutil
 import time
 
@@ -14,7 +15,7 @@ import pytest
 from rest_jax.data import group_store, shards
 from rest_jax.sampling import draws
 from rest_jax.sampling import sampler as sampler_lib
-from rest_jax.stages import grow, shard_blocks
+from rest_jax.stages import grow
 from tests.stages import untrained
 
 LENGTHS = {'inputs': 32, 'targets': 48}
@@ -41,11 +42,9 @@ def _grow(model_dir, inputs, tickets=BLOCK, **changed):
     'task_feature_lengths': LENGTHS,
     # Candidates of many lengths, although nothing was learned.
     'decoding': draws.Decoding(temperature=4.0, top_k=60),
-    'sampler': SETTINGS,
+    'sampler': dataclasses.replace(SETTINGS, tickets=tickets),
   }
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(shard_blocks, 'TICKETS_PER_LANE', tickets)
-    return grow.grow(untrained.run(model_dir), **inputs, **(options | changed))
+  return grow.grow(untrained.run(model_dir), **inputs, **(options | changed))
 
 
 @pytest.fixture(scope='module')

@@ -23,21 +23,21 @@ def _tasks(folder, rows):
 
 
 def _cut(rows, num_samples=4, **settings):
-  cut = {'batch_size': 2, 'share': 4} | settings
+  cut = {'batch_size': 2, 'share': 4, 'tickets': 5} | settings
   blocks = shard_blocks.blocks(
     _tasks('x', rows), num_samples, sampler_lib.SamplerSettings(**cut)
   )
   return [[task.rows for task in block] for block in blocks]
 
 
-def test_blocks_by_hand(monkeypatch):
-  monkeypatch.setattr(shard_blocks, 'TICKETS_PER_LANE', 5)
+def test_blocks_by_hand():
   # Two lanes x five tickets: ten sources of up to four candidates.
   assert _cut([4, 4, 2, 4, 7, 3]) == [[4, 4, 2], [4], [7, 3]]
   assert _cut([11, 4, 30, 5, 5, 1]) == [[11], [4], [30], [5, 5], [1]]
   # Nine candidates of a share of four are three tickets: three sources.
   assert _cut([2, 1, 2, 2], num_samples=9) == [[2, 1], [2], [2]]
   assert _cut([2, 1, 2, 2], num_samples=9, slots=2) == [[2, 1, 2], [2]]
+  assert _cut([4, 4, 2], tickets=4) == [[4, 4], [2]]
   assert _cut([]) == []
   assert _cut([1, 1], num_samples=1000) == [[1], [1]]  # no block is empty
 
