@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import gin
 from absl import app, flags, logging
+from gin import resource_reader
 
 from rest_jax import t5x_names
 from rest_jax.planning import tpu
@@ -129,6 +130,7 @@ def parse_gin(
       binding that gin cannot make sense of.
   """
   gin.clear_config()
+  gin.config._FILE_READERS[1:] = [(resource_reader.system_path_reader, _in_package)]
   for path in [*search_paths, *(str(root) for root in GIN_ROOTS)]:
     gin.add_config_file_search_path(path)
   parse_more(files, bindings)
@@ -139,7 +141,7 @@ def parse_more(files: Sequence[str], bindings: Sequence[str]) -> None:
   for file in files:
     try:
       parsed = gin.parse_config_file(file)
-    except (OSError, TypeError) as error:  # gin's reader fails so on a missing file
+    except OSError as error:
       raise ValueError(_unknown_file(file, error)) from error
     except _GIN_ERRORS as error:
       advice = t5x_names.advice(str(error))
@@ -358,6 +360,18 @@ def plain_message(error: BaseException) -> str:
   return str(error).split('\n  In call to configurable')[0].rstrip()
 
 
+def _in_package(path: str) -> bool:
+  """Whether a gin file is in a package that can be imported.
+
+  As gin asks, which stops at a folder on PYTHONPATH that is no package, such as the
+  checkout's gin_configs.
+  """
+  try:
+    return os.path.isfile(resource_reader._parse_config_path(path))
+  except (ImportError, TypeError, ValueError):
+    return False
+
+
 def _macros() -> set[str]:
   """Returns the names of all macros bound so far."""
   return {scope for scope, selector in gin.config._CONFIG if selector == 'gin.macro'}
@@ -384,11 +398,10 @@ def _unknown_file(file: str, error: Exception) -> str:
     for path in (root / 'gin_configs').rglob('*.gin')
   )
   near = difflib.get_close_matches(file, known, n=3, cutoff=0.4) or known[:5]
-  missing = isinstance(error, TypeError)
   included = re.search(r'Unable to open file: (\S+?)\.? ', str(error))
   if t5x_names.is_t5x_file(included[1] if included else file):
     return f'gin file {file} is, or includes, one of T5X: {t5x_names.OWN_FILES}'
-  reason = 'no such file' if missing else str(error).splitlines()[0]
+  reason = str(error).splitlines()[0].rstrip('.')
   return (
     f'cannot read gin file {file!r}, or one that it includes ({reason}); near it: '
     f'{", ".join(near)}'

@@ -56,6 +56,15 @@ def test_an_unknown_file_is_named_with_those_near_it():
   assert LOCAL in str(e.value) and '\n' not in str(e.value)
 
 
+def test_the_checkout_on_the_path_hides_no_file_from_another_folder(
+  tmp_path, monkeypatch
+):
+  # Where gin_configs/runs can be imported, as a namespace that has no origin.
+  monkeypatch.syspath_prepend(minimal_run.ROOT)
+  monkeypatch.chdir(tmp_path)
+  main.parse_gin(['gin_configs/runs/local.gin'], [])
+
+
 def test_a_file_that_includes_an_unknown_one_is_refused(tmp_path):
   file = _write(tmp_path, "include 'gin_configs/nothing.gin'\n")
   with pytest.raises(ValueError, match=r'run\.gin'):
