@@ -232,7 +232,7 @@ def run(run_mode: str, *, dry_run: bool) -> int:
 
 def _precompile(make_run: Any) -> int:
   """Compiles the run's programs for --topology; 1 where one does not fit."""
-  from rest_jax.planning import precompile_table
+  from rest_jax.planning import crashes, precompile_table
   from rest_jax.training import mesh
 
   topology = _TOPOLOGY.value
@@ -240,6 +240,10 @@ def _precompile(make_run: Any) -> int:
     raise ValueError(
       '--run_mode=precompile needs --topology, such as v5e:4x4 or v5p:8x8x16'
     )
+  status = crashes.supervise(crashes.own_command())
+  if status is not None:
+    return status
+  compiler = crashes.Journal(os.environ[crashes.JOURNAL]).compile_program
   with mesh.described_devices(tpu.devices(topology)):
     current = make_run(dry_run=True, config_text=gin.config_str())
     gin.query_parameter('ALGORITHM/macro.value').scoped_configurable_fn(current)
@@ -247,12 +251,16 @@ def _precompile(make_run: Any) -> int:
       from rest_jax.planning import tune
 
       tried = tune.rank(
-        current, topology, num_meshes=_TUNE_MESHES.value, say=precompile_table.say
+        current,
+        topology,
+        num_meshes=_TUNE_MESHES.value,
+        compile_program=compiler,
+        say=precompile_table.say,
       )
       tune.print_ranked(topology, tried)
       return 0 if tried and tried[0].fits(tpu.chip_of(topology)) else 1
     path = _PRECOMPILE_JSON.value
-    return 0 if precompile_table.report(current, topology, path) else 1
+    return 0 if precompile_table.report(current, topology, path, compiler) else 1
 
 
 def _doctor(make_run: Any) -> int:

@@ -126,29 +126,20 @@ def compile_program(
   try:
     compiled = tpu.compile_traced(traced)
   except tpu.RefusedError as error:
+    found = refused(program, '' if error.too_large else str(error).splitlines()[0])
     used = error.used_bytes
-    return Estimate(
-      **common,
-      argument_bytes=None,
-      temp_bytes=None,
-      output_bytes=None,
-      code_bytes=None,
+    return dataclasses.replace(
+      found,
+      flops=flops,
       used_bytes=None if used is None else used + program.held_bytes,
-      bytes_accessed=None,
-      collectives=(),
-      optimal_s=None,
-      cycles=0,
-      compute_s=None,
-      by_cycles=False,
-      links_s=None,
-      repetition=1.0,
-      unknown_loops=0,
-      at_peak=False,
-      refusal='' if error.too_large else str(error).splitlines()[0],
       compile_s=time.monotonic() - started,
     )
   sizes, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
-  text = compiled_text.read(compiled.as_text() or '', branch_share=program.branch_share)
+  whole = compiled.as_text() or ''
+  keep_text(whole)
+  text = compiled_text.read(
+    whole, one_turn=program.one_turn, branch_share=program.branch_share
+  )
   seconds = known_seconds(cost)
   compute = text.cycles / chip.clock_hz or None
   if seconds is not None:
@@ -184,6 +175,35 @@ def compile_program(
   )
 
 
+def refused(program: programs_lib.Program, reason: str) -> Estimate:
+  """What is known of a program that was not compiled; '' is for its size."""
+  return Estimate(
+    program=program.name,
+    chips=program.mesh.size,
+    mesh=dict(program.mesh.shape),
+    argument_bytes=None,
+    temp_bytes=None,
+    output_bytes=None,
+    code_bytes=None,
+    held_bytes=program.held_bytes,
+    used_bytes=None,
+    flops=math.nan,
+    bytes_accessed=None,
+    collectives=(),
+    optimal_s=None,
+    cycles=0,
+    compute_s=None,
+    by_cycles=False,
+    links_s=None,
+    repetition=1.0,
+    unknown_loops=0,
+    at_peak=False,
+    refusal=reason,
+    tokens=program.tokens,
+    compile_s=0.0,
+  )
+
+
 def known_seconds(cost: Mapping[str, float]) -> float | None:
   """The compiler's `optimal_seconds`; None where it is not positive, a bug of it."""
   seconds = cost.get('optimal_seconds', 0.0)
@@ -194,12 +214,13 @@ def compile_all(
   found: programs_lib.Programs,
   chip: tpu.Chip,
   say: Callable[[str], None] = lambda text: None,
+  compiler: Callable[[programs_lib.Program, tpu.Chip], Estimate] = compile_program,
 ) -> dict[Hashable, Estimate]:
   """Compiles the programs one after the other, by identity."""
   estimates = {}
   for number, (identity, program) in enumerate(found.programs.items(), start=1):
     say(f'compiling {number} of {len(found.programs)}: {program.name}')
-    estimates[identity] = compile_program(program, chip)
+    estimates[identity] = compiler(program, chip)
   return estimates
 
 

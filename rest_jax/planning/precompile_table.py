@@ -1,6 +1,6 @@
 """What precompile prints."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 from rich import console as rich_console
 from rich import table as rich_table
@@ -19,7 +19,12 @@ SHORT = {
 }
 
 
-def report(run: artifact.Run, topology: str, json_path: str | None = None) -> bool:
+def report(
+  run: artifact.Run,
+  topology: str,
+  json_path: str | None = None,
+  compiler: Callable[..., precompile.Estimate] = precompile.compile_program,
+) -> bool:
   """Compiles all programs of a run and prints what came out.
 
   Args:
@@ -27,13 +32,14 @@ def report(run: artifact.Run, topology: str, json_path: str | None = None) -> bo
       topology's devices.
     topology: such as 'v5p:8x8x16'.
     json_path: where to write the figures too.
+    compiler: as `precompile.compile_program`.
 
   Returns:
     Whether every program was compiled and fits.
   """
   chip = tpu.chip_of(topology)
   found = programs_lib.of_run(run)
-  estimates = precompile.compile_all(found, chip, say)
+  estimates = precompile.compile_all(found, chip, say, compiler)
   print_programs(topology, estimates)
   hours = precompile.stage_hours(found.uses, estimates)
   print_hours(hours, run.mesh.size)

@@ -5,7 +5,7 @@ import jax
 import pytest
 
 from rest_jax import main
-from rest_jax.planning import precompile, tpu
+from rest_jax.planning import compiled_text, precompile, tpu
 from rest_jax.planning import programs as programs_lib
 from rest_jax.stages import artifact
 from rest_jax.training import mesh as mesh_lib
@@ -51,6 +51,23 @@ def test_a_program_compiles_from_shapes_alone(tmp_path):
   assert estimate.tokens == 8 * 2 * 32
   # The best parameters, those at the start and the reward model's.
   assert estimate.held_bytes > 3 * 4 * 300 * 16
+
+
+def test_a_sampler_is_read_for_one_turn_of_its_loop(tmp_path, monkeypatch):
+  asked, texts = [], []
+
+  def read(text, **options):
+    asked.append(options)
+    return compiled_text.Text((), 10, 5, 1)
+
+  monkeypatch.setattr(compiled_text, 'read', read)
+  found = programs_lib.of_run(planned(tmp_path))
+  for program in found.programs.values():
+    if program.name.startswith(('sampler', 'scorer encode')):
+      precompile.compile_program(program, CHIP, keep_text=texts.append)
+  turns = [options['one_turn'] for options in asked]
+  assert turns == [False, True, False]  # encoding, the decoder's loop, the scorer
+  assert all('ENTRY' in text for text in texts)
 
 
 def test_a_batch_that_the_mesh_does_not_divide_is_named_with_the_remedy():
