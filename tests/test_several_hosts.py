@@ -38,7 +38,9 @@ def two(tmp_path_factory):
   assert second in (hosts_lib.LOST, -signal.SIGABRT), hosts.printed()
   assert list(folder.glob('run/.work/bc-*/scratch/checkpoints/*/*'))
   kill = r'--kill=/\.work/grow_1-.*/artifact/groups-'
-  hosts = several_hosts.Hosts(folder / 'grow', folder / 'run', 1, kill, bindings=BINDINGS)
+  hosts = several_hosts.Hosts(
+    folder / 'grow', folder / 'run', 1, kill, bindings=BINDINGS
+  )
   assert hosts.wait() == [-signal.SIGKILL], hosts.printed()
   assert list(folder.glob('run/.work/grow_1-*/artifact/groups-*'))
   several_hosts.run(folder / 'rest', folder / 'run', 2, bindings=BINDINGS)

@@ -128,17 +128,10 @@ def empty_lanes(
     names = ('layers',) * (x.ndim - len(names)) + names
     return jnp.zeros(x.shape, x.dtype, device=past_sharding(mesh, x, names))
 
-  def cache() -> t5.SelfCache:
-    return model.init_cache(batch, slots, length)
-
-  shapes = jax.eval_shape(cache)
-  shardings = jax.tree.map(
-    functools.partial(past_sharding, mesh), shapes, t5.cache_axes(shapes)
-  )
   return Lanes(
     encoder_mask=zeros((batch, source_length), bool),
     cross=jax.tree.map(past, jax.eval_shape(cross)),
-    cache=jax.jit(cache, out_shardings=shardings)(),
+    cache=_cache_maker(config, mesh, batch, slots, length)(),
     token=zeros((batch, slots), jnp.int32),
     position=zeros((batch, slots), jnp.int32),
     candidates=Candidates(
@@ -151,6 +144,20 @@ def empty_lanes(
       done=jnp.ones(places, bool, device=rows),
     ),
   )
+
+
+@functools.lru_cache
+def _cache_maker(
+  config: t5.T5Config, mesh: jax.sharding.Mesh, batch: int, slots: int, length: int
+) -> Callable[[], t5.SelfCache]:
+  """Makes an empty cache in its shards; one program for a shape, not one a call."""
+  make = functools.partial(t5.T5(config).init_cache, batch, slots, length)
+  shapes = jax.eval_shape(make)
+  shardings = jax.tree.map(
+    functools.partial(past_sharding, mesh), shapes, t5.cache_axes(shapes)
+  )
+  made: Callable[[], t5.SelfCache] = jax.jit(make, out_shardings=shardings)
+  return made
 
 
 def past_sharding(

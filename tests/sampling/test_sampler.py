@@ -224,6 +224,25 @@ def test_the_loop_is_compiled_once_for_a_shape():
   assert decoder.advance._cache_size() == compiled
 
 
+def test_a_second_call_compiles_nothing():
+  groups, compiled = _groups(12), []
+
+  def heard(event, _, **__):
+    if 'backend_compile' in event:
+      compiled.append(event)
+
+  _sample(groups, 6)
+  jax.monitoring.register_event_duration_secs_listener(heard)
+  try:
+    # Grow makes a call for every block of shards: a program each would pile up.
+    _sample(groups, 6)
+    assert not compiled
+    jax.jit(lambda x: x + 1)(np.float32(0))
+    assert compiled  # so they are heard
+  finally:
+    jax.monitoring.unregister_event_duration_listener(heard)
+
+
 def test_cache_lengths_double_until_the_limit():
   assert decoder.cache_lengths(100) == (16, 24, 32, 48, 64, 96, 100)
   assert decoder.cache_lengths(5) == (5,)
