@@ -77,7 +77,7 @@ class Job:
   def state(self):
     return re.search(r'JobState=(\w+)', self.shown())[1]
 
-  def wait_for(self, condition, timeout_s=30):
+  def wait_for(self, condition, timeout_s=60):
     end = time.monotonic() + timeout_s
     while not condition():
       if 'JobState=PENDING Reason=BeginTime' in self.shown():
@@ -88,7 +88,7 @@ class Job:
       assert time.monotonic() < end, f'{self.state()}\n{self.printed()}'
       time.sleep(0.2)
 
-  def wait(self, timeout_s=30):
+  def wait(self, timeout_s=60):
     over = {'COMPLETED', 'FAILED', 'CANCELLED', 'TIMEOUT'}
     self.wait_for(lambda: self.state() in over, timeout_s)
     return self.state()
