@@ -1,10 +1,10 @@
-"""A gs:// of this machine: Google's JSON API as gcp-storage-emulator serves it, in memory.
+"""A gs:// of this machine: Google's JSON API as gcp-storage-emulator has it, in memory.
 
   python -m tests.object_store PORT
 
 TensorStore and gcsfs ask for more than the emulator has: that an object is written or
-read on a condition of its generation, that reads tell it, listings between two names, and
-moves. That is added here.
+read on a condition of its generation, that reads tell it, listings between two names,
+and moves. That is added here.
 """
 
 import json

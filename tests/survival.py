@@ -1,12 +1,13 @@
 """Ends hosts at random moments of every stage, and looks at what is left of the run.
 
-  python -m tests.survival --hosts=2,4 --rounds=2 --seed=0 FOLDER [FLAGS OF rest_jax.main]
+  python -m tests.survival [--hosts=2,4] [--rounds=2] [--seed=0] FOLDER
 
-A round is one MODEL_DIR. For every stage that is not finished the hosts are started (how
-many is drawn from --hosts), and at a random moment after the stage has begun one of them
-gets SIGKILL, or, one time in three, SIGTERM. When all stages have been disturbed the run
-is left to finish, and what it has made is compared with an undisturbed run of one host.
-Takes about half a minute for each stage. The tests do a few of these; this does many.
+A round is one MODEL_DIR. For every stage that is not finished the hosts are started
+(how many is drawn from --hosts), and at a random moment after the stage has begun one
+of them gets SIGKILL, or, one time in three, SIGTERM. When all stages have been
+disturbed the run is left to finish, and what it has made is compared with an
+undisturbed run of one host. Takes half a minute or more for each stage; the tests do a
+few of these. Other flags are handed to rest_jax.main.
 """
 
 import argparse

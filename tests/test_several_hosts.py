@@ -6,12 +6,14 @@ import time
 import numpy as np
 import pytest
 
+from rest_jax import paths
 from rest_jax.data import group_store, reward_store, shards
 from rest_jax.training import hosts as hosts_lib
 from rest_jax.training import loop
 from tests import minimal_run, several_hosts
 
-pytestmark = pytest.mark.slow
+# The fixture starts a run three times.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 # Sums over devices are made in another order than on one: rounding of float32.
 TOLERANCE = 1e-5
@@ -55,6 +57,12 @@ def test_the_artifacts_are_those_of_one_host(one, two):
   assert not list((two / '.work').iterdir())
 
 
+@pytest.mark.parametrize('split', ['train', 'validation', 'test'])
+def test_the_corpus_is_equal(one, two, split):
+  left, right = (shards.list_shards(d / 'corpus' / split) for d in (one, two))
+  assert [paths.content_hash(p) for p in left] == [paths.content_hash(p) for p in right]
+
+
 @pytest.mark.parametrize('name', ['rating_samples', 'grow_1'])
 def test_the_samples_are_equal(one, two, name):
   left, right = (list(group_store.iterate_groups(d / name)) for d in (one, two))
@@ -80,9 +88,9 @@ def test_the_counts_of_two_hosts_add_up(one, two):
 
 
 def test_the_rewards_are_equal(one, two):
-  paths = [shards.list_shards(d / 'score_1', reward_store.KIND) for d in (one, two)]
-  assert len(paths[0]) == len(paths[1]) > 1
-  for left, right in zip(*paths, strict=True):
+  found = [shards.list_shards(d / 'score_1', reward_store.KIND) for d in (one, two)]
+  assert len(found[0]) == len(found[1]) > 1
+  for left, right in zip(*found, strict=True):
     a, b = reward_store.read_rewards(left), reward_store.read_rewards(right)
     for x, y in zip(a.rewards, b.rewards, strict=True):
       np.testing.assert_allclose(x, y, atol=TOLERANCE)
@@ -130,10 +138,15 @@ def test_a_host_that_hangs_is_named(one, tmp_path):
     tmp_path / 'run',
     2,
     '--run_mode=grow',
-    '--host_timeout_s=20',
+    '--host_timeout_s=25',
     of={1: [r'--hang=/\.work/grow_1-.*/artifact/groups-']},
-    bindings=[*BINDINGS, 'grow.grow.seed = 7', f'REUSE_FROM = ({str(one)!r},)'],
+    bindings=[
+      *BINDINGS,
+      'grow.grow.seed = 7',
+      'sampler.SamplerSettings.tickets = 1',  # a shard a call
+      f'REUSE_FROM = ({str(one)!r},)',
+    ],
   )
   assert hosts.wait() == [hosts_lib.LOST] * 2, hosts.printed()
   assert 'host 1 (' in hosts.printed()
-  assert 'has not advanced for 20 s' in hosts.printed()
+  assert 'has not advanced for 25 s' in hosts.printed()

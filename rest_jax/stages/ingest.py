@@ -5,12 +5,13 @@ vocabulary.model           SentencePiece, trained here or brought along
 corpus.json                what was read, cut and dropped
 """
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent import futures
 from typing import Any
 
 import numpy as np
-from etils import epath
 
 from rest_jax import paths
 from rest_jax.data import (
@@ -23,10 +24,20 @@ from rest_jax.data import (
 )
 from rest_jax.stages import artifact, policies
 from rest_jax.stages import progress as progress_lib
+from rest_jax.training import hosts
 
-VERSION = 1
+VERSION = 2
 OVERLONG = ('drop', 'truncate')
 SPLITS = ('train', 'validation', 'test')
+_COUNTED = (
+  'pairs',
+  'sources',
+  'dropped',
+  'truncated',
+  'source_tokens',
+  'target_tokens',
+)
+_READERS = 32  # of small files, which an object store answers slowly
 
 
 def ingest(
@@ -43,8 +54,13 @@ def ingest(
   task_feature_lengths: Mapping[str, int],
   overlong: str = 'drop',
   sources_per_shard: int = 1024,
+  vocabulary_sentences: int = 5_000_000,
 ) -> artifact.Artifact:
   """Reads a corpus into group sets.
+
+  A shard holds what is kept of so many consecutive pairs, so that shards are made one
+  by one: a kill loses one, and of several hosts each makes the next that no other has
+  taken. All read the text, which is quick beside encoding it.
 
   Args:
     run: the MODEL_DIR in use.
@@ -66,8 +82,10 @@ def ingest(
       a source and of a target, EOS included.
     overlong: what to do with a longer pair: 'drop' it or 'truncate' the side
       that is too long. Either way it is counted and reported.
-    sources_per_shard: sources in one Parquet file, the unit of work of Grow and
-      score and what a kill can lose there.
+    sources_per_shard: sources in one Parquet file at most, the unit of work of Grow
+      and score and what a kill can lose there.
+    vocabulary_sentences: a vocabulary is trained on no more than so many sentences,
+      every so-manieth of the train split.
 
   Raises:
     ValueError: an empty corpus, one that lacks a split, or an argument out of range.
@@ -91,9 +109,11 @@ def ingest(
     'task_feature_lengths': dict(task_feature_lengths),
     'overlong': overlong,
     'sources_per_shard': sources_per_shard,
+    'vocabulary_sentences': vocabulary_sentences,
   }
   if vocabulary_path is not None or vocabulary_from is not None:
-    params['vocab_size'] = None  # decided by the vocabulary that is brought
+    # Decided by the vocabulary that is brought.
+    params['vocab_size'] = params['vocabulary_sentences'] = None
   brought = None
   if vocabulary_path is not None:
     brought = brought_vocabularies.bring(vocabulary_path, extra_ids=extra_ids)
@@ -106,19 +126,30 @@ def ingest(
   if source_prefix:
     params['source_prefix'] = source_prefix
 
-  def build(work: artifact.Work) -> None:
-    file = work.path / policies.VOCABULARY_FILE
+  def write_vocabulary(file: Any) -> None:
     if vocabulary_from is not None:
-      file.write_bytes((vocabulary_from.path / policies.VOCABULARY_FILE).read_bytes())
+      taken = (vocabulary_from.path / policies.VOCABULARY_FILE).read_bytes()
+      paths.write_bytes_atomic(file, taken)
     elif brought is not None:
       brought.save(file)
     else:
       progress_lib.say(f'{name}: training a vocabulary of {vocab_size:,} pieces')
-      texts = _texts(corpus('train'))
+      stride = -(-_count(_texts(corpus('train'))) // vocabulary_sentences)
       vocabularies.train_sentencepiece(
-        texts, file, vocab_size=vocab_size, byte_fallback=byte_fallback
+        itertools.islice(_texts(corpus('train')), 0, None, max(1, stride)),
+        file,
+        vocab_size=vocab_size,
+        byte_fallback=byte_fallback,
       )
+
+  def build(work: artifact.Work) -> None:
+    file = work.path / policies.VOCABULARY_FILE
+    if hosts.is_primary() and not file.exists():
+      with hosts.untimed():
+        write_vocabulary(file)
+    hosts.barrier(f'{name} has its vocabulary')
     writer = _SplitWriter(
+      work,
       vocabularies.Vocabulary.load(file),
       source_length,
       target_length,
@@ -129,13 +160,18 @@ def ingest(
     )
     splits = {}
     for split in corpus.splits:
-      splits[split] = writer.write(work.path / split, split, corpus(split))
-      progress_lib.say(f'{name}: {split}: {_sentence(splits[split])}')
-      if not splits[split]['sources']:
+      counts = writer.write(split, corpus)
+      if counts is None:  # the first host knows
+        continue
+      splits[split] = counts
+      progress_lib.say(f'{name}: {split}: {_sentence(counts)}')
+      if not counts['sources']:
         raise ValueError(
           f'the corpus has no pair in its {split} split of at most {source_length} '
-          f'source and {target_length} target tokens: {_sentence(splits[split])}'
+          f'source and {target_length} target tokens: {_sentence(counts)}'
         )
+    if not splits:
+      return
     work.results.update(splits=splits, vocabulary_size=writer.vocabulary.size)
     paths.write_text_atomic(
       work.path / 'corpus.json',
@@ -144,7 +180,13 @@ def ingest(
 
   inputs = {'vocabulary': vocabulary_from}
   return run.stage(
-    'ingest', name=name, version=VERSION, params=params, inputs=inputs, build=build
+    'ingest',
+    name=name,
+    version=VERSION,
+    params=params,
+    inputs=inputs,
+    build=build,
+    teamwork='apart',
   )
 
 
@@ -159,6 +201,7 @@ class _SplitWriter:
 
   def __init__(
     self,
+    work: artifact.Work,
     vocabulary: vocabularies.Vocabulary,
     source_length: int,
     target_length: int,
@@ -168,70 +211,69 @@ class _SplitWriter:
     source_prefix: str,
   ):
     self.vocabulary = vocabulary
+    self._work = work
     self._limits = source_length, target_length
     self._overlong = overlong
     self._sources_per_shard = sources_per_shard
     self._id_prefix = id_prefix
     self._source_prefix = source_prefix
 
-  def write(
-    self, directory: epath.Path, split: str, pairs: Iterable[corpora.Pair]
-  ) -> dict[str, int]:
-    """Writes one split; returns what was read, dropped and truncated."""
-    counts = {'pairs': 0, 'sources': 0, 'dropped': 0, 'truncated': 0}
-    counts |= {'source_tokens': 0, 'target_tokens': 0}
-    paths.remove_tree(directory)  # what a kill left; reading is quick
-    directory.mkdir(parents=True)
-    # Shards are named only when their number is known; until then by index.
-    written: list[epath.Path] = []
-    groups: list[group_store.Group] = []
-    for block in _blocks(pairs, self._sources_per_shard):
-      groups += self._groups(block, split, counts)
-      while len(groups) >= self._sources_per_shard:
-        shard, groups = self._cut(groups)
-        written.append(self._write_part(directory, len(written), shard))
-    if groups:
-      written.append(self._write_part(directory, len(written), groups))
-    for index, part in enumerate(written):
-      part.rename(shards.shard_path(directory, index, len(written)))
-    return counts
-
-  def _cut(
-    self, groups: list[group_store.Group]
-  ) -> tuple[list[group_store.Group], list[group_store.Group]]:
-    return groups[: self._sources_per_shard], groups[self._sources_per_shard :]
-
-  def _write_part(
-    self, directory: epath.Path, index: int, groups: list[group_store.Group]
-  ) -> epath.Path:
-    path = directory / f'part-{index:05d}'
-    group_store.write_groups(path, groups)
-    return path
+  def write(self, split: str, corpus: Any) -> dict[str, int] | None:
+    """Writes one split; tells the first host what was read, dropped and truncated."""
+    total, size = _count(corpus(split)), self._sources_per_shard
+    num_shards = -(-total // size)
+    directory, notes = self._work.path / split, self._work.scratch / split
+    notes.mkdir(parents=True, exist_ok=True)
+    there = {entry.name for entry in notes.iterdir()}
+    hosts.barrier(f'{self._work.name}/{split} is seen')  # by all alike
+    names = [f'{index}.json' for index in range(num_shards)]  # of what each holds
+    left = [index for index in range(num_shards) if names[index] not in there]
+    done = total - sum(min(size, total - index * size) for index in left)
+    blocks = enumerate(_blocks(corpus(split), size))
+    with progress_lib.progress(
+      f'{self._work.name}: {split}', total, unit='pairs', done=done
+    ) as advance:
+      for number in hosts.share(f'{self._work.name}/{split}', len(left)):
+        index = left[number]
+        block = next(block for at, block in blocks if at == index)
+        groups, counts = self._groups(block, split, index * size)
+        shard = shards.shard_path(directory, index, num_shards)
+        group_store.write_groups(shard, groups)
+        paths.write_json_atomic(notes / names[index], counts)
+        advance(len(block))
+    hosts.barrier(f'{self._work.name}/{split} is written')
+    if not hosts.is_primary():
+      return None
+    with futures.ThreadPoolExecutor(_READERS) as pool:
+      found = list(pool.map(lambda name: paths.read_json(notes / name), names))
+    return {key: sum(one[key] for one in found) for key in _COUNTED}
 
   def _groups(
-    self, pairs: list[corpora.Pair], split: str, counts: dict[str, int]
-  ) -> list[group_store.Group]:
+    self, pairs: list[corpora.Pair], split: str, first: int
+  ) -> tuple[list[group_store.Group], dict[str, int]]:
+    """What is kept of consecutive pairs, and what became of them."""
+    counts = dict.fromkeys(_COUNTED, 0) | {'pairs': len(pairs)}
     prefix = self._source_prefix
     sources = self.vocabulary.encode_batch([prefix + pair.source for pair in pairs])
     references = self.vocabulary.encode_batch([pair.reference or '' for pair in pairs])
     groups = []
-    for pair, source, reference in zip(pairs, sources, references, strict=True):
-      source_id = f'{self._id_prefix}{split}/{counts["pairs"]:08d}'
-      counts['pairs'] += 1
+    for index, (pair, source, reference) in enumerate(
+      zip(pairs, sources, references, strict=True), start=first
+    ):
+      known = pair.reference is not None
       source, long_source = _truncate(source, self._limits[0])
       reference, long_reference = _truncate(reference, self._limits[1])
-      if long_source or (long_reference and pair.reference is not None):
+      if long_source or (long_reference and known):
         if self._overlong == 'drop':
           counts['dropped'] += 1
           continue
         counts['truncated'] += 1
       counts['sources'] += 1
       counts['source_tokens'] += len(source)
-      counts['target_tokens'] += len(reference) if pair.reference is not None else 0
-      known = pair.reference is not None
+      counts['target_tokens'] += len(reference) if known else 0
       groups.append(
         group_store.pair(
-          source_id,
+          f'{self._id_prefix}{split}/{index:08d}',
           pair.source,
           source,
           pair.reference,
@@ -239,7 +281,11 @@ class _SplitWriter:
           renderings=pair.renderings,
         )
       )
-    return groups
+    return groups, counts
+
+
+def _count(things: Iterable[Any]) -> int:
+  return sum(1 for _ in things)
 
 
 def _truncate(tokens: np.ndarray, limit: int) -> tuple[np.ndarray, bool]:

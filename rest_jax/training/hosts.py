@@ -156,10 +156,10 @@ class _Hosts:
     }
     if silent:
       # In work on all devices the others wait for the one that is furthest behind.
-      slowest = min(silent, key=lambda host: silent[host])
-      self.client.key_value_set(
-        _END, json.dumps(dataclasses.asdict(_silence(self.name(slowest), self)))
-      )
+      least = min(silent.values())
+      names = [self.name(host) for host in sorted(silent) if silent[host] == least]
+      end = _silence(' or '.join(names), self)
+      self.client.key_value_set(_END, json.dumps(dataclasses.asdict(end)))
 
 
 def _silence(name: str, hosts: _Hosts) -> End:
