@@ -266,14 +266,20 @@ def _precompile(make_run: Any) -> int:
 def _doctor(make_run: Any) -> int:
   """Looks at machines and settings; the exit status says whether all is well."""
   from rest_jax.planning import doctor
+  from rest_jax.stages import artifact
+
+  model_dir = gin.query_parameter('MODEL_DIR/macro.value')
 
   def planner(mesh: Any) -> 'artifact.Run':
-    given = {} if mesh is None else {'mesh': mesh}  # in place of the run's own
-    planned: artifact.Run = make_run(only=frozenset(), dry_run=True, **given)
+    # gin would make the run's own mesh even where another is given.
+    planned: artifact.Run = (
+      make_run(only=frozenset(), dry_run=True)
+      if mesh is None
+      else artifact.Run(model_dir, mesh=mesh, only=frozenset(), dry_run=True)
+    )
     gin.query_parameter('ALGORITHM/macro.value').scoped_configurable_fn(planned)
     return planned
 
-  model_dir = gin.query_parameter('MODEL_DIR/macro.value')
   return doctor.examine(planner, model_dir, gin.config_str())
 
 
