@@ -106,7 +106,7 @@ def cycles_ratio(
 def table(results: Sequence[Mapping[str, Any]]) -> str:
   """A Markdown table of the results of one chip; '>' marks a lower bound."""
   head = (
-    'size | N | variant | sources | GB accessed | TFLOP | arguments GB | '
+    'size | N | model | variant | sources | GB accessed | TFLOP | arguments GB | '
     'temp GB | ms | moves ms | tokens/s | times T5X | Mcycles | times T5X by cycles'
   )
   lines = [f'| {head} |', '|' + '---|' * (head.count('|') + 1)]
@@ -115,6 +115,7 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
     cells = [
       row['size'],
       str(row['samples']),
+      str(row['model']),
       row['variant'],
       str(row['sources']),
       _number(row['bytes_accessed'] / 1e9, '.2f'),

@@ -35,22 +35,25 @@ import dataclasses
 import functools
 import importlib
 import importlib.util
+import itertools
 import json
 import pathlib
 import sys
 import time
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from benchmarks import tpu_estimates
 from rest_jax.models import rows_last, t5
-from rest_jax.sampling import draws, vocab_first
+from rest_jax.sampling import decoder, draws, vocab_first
+from rest_jax.stages import policies
+from rest_jax.training import mesh as mesh_lib
 
 TOPOLOGIES = {'v5e': 'v5e:2x2', 'v5p': 'v5p:2x2x1', 'v6e': 'v6e:2x2'}
 VOCAB_SIZE = 32128
@@ -64,6 +67,7 @@ SHAPES: dict[str, dict[str, int]] = {
   },
   'xl': {'emb_dim': 2048, 'num_heads': 32, 'mlp_dim': 5120, 'num_decoder_layers': 24},
 }
+VOCAB = ('spread', 'copied', 'rows')
 VARIANTS = ('t5x', 'replicated', 'grouped', 'rows_last', 'int8_cache')
 
 
@@ -74,8 +78,8 @@ def libtpu_reason() -> str | None:
   return None
 
 
-def topology_mesh(chip: str) -> Mesh:
-  """A mesh of one axis, data, over a described topology.
+def topology_mesh(chip: str, model: int = 1) -> Mesh:
+  """A mesh over a described topology, `model` chips along the model axis.
 
   Raises:
     ValueError: an unknown chip.
@@ -87,8 +91,7 @@ def topology_mesh(chip: str) -> Mesh:
   topology = topologies.get_topology_desc(
     platform='tpu', topology_name=TOPOLOGIES[chip]
   )
-  devices: np.ndarray = np.asarray(topology.devices).reshape(-1)
-  return Mesh(devices, ('data',), axis_types=(jax.sharding.AxisType.Auto,))
+  return mesh_lib.make_mesh(mesh_lib.MeshConfig(model=model), topology.devices)
 
 
 def _place(mesh: Mesh, tree: Any, axis: int | None) -> Any:
@@ -104,12 +107,31 @@ def _place(mesh: Mesh, tree: Any, axis: int | None) -> Any:
   return jax.tree.map(one, tree)
 
 
-def _place_axes(mesh: Mesh, leaf: Any, names: PartitionSpec) -> jax.ShapeDtypeStruct:
-  """Shape on the mesh, the axis that is named batch spread over data."""
-  spec = PartitionSpec(*('data' if name == 'batch' else None for name in names))
-  return jax.ShapeDtypeStruct(
-    leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec)
+def _place_axes(mesh: Mesh, leaf: Any, names: Iterable[Any]) -> jax.ShapeDtypeStruct:
+  """Shape on the mesh, as the sampler spreads keys and values."""
+  sharding = decoder.past_sharding(mesh, leaf, names)
+  return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _place_params(mesh: Mesh, config: t5.T5Config, vocab: str | None) -> dict[str, Any]:
+  """The decoder's parameters in bfloat16, on the mesh as the rules say.
+
+  Args:
+    mesh: of `topology_mesh`.
+    config: the model's shape.
+    vocab: the mesh axis that the vocabulary is spread over, if any.
+  """
+  rules = [('vocab', vocab), *mesh_lib.DEFAULT_RULES]
+  if vocab is None:
+    rules = [rule for rule in mesh_lib.DEFAULT_RULES if rule[0] != 'vocab']
+  boxed = policies.abstract_params(t5.T5, config)
+  placed: dict[str, Any] = jax.tree.map(
+    lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+    _in_bfloat16(nn.meta.unbox(boxed)),
+    mesh_lib.param_shardings(mesh, boxed, rules),
   )
+  placed.pop('encoder')
+  return placed
 
 
 def _in_bfloat16(tree: Any) -> Any:
@@ -158,16 +180,19 @@ def compile_ours(
   samples: int,
   source_length: int,
   cache_length: int,
+  vocab: str = 'spread',
 ) -> tpu_estimates.Estimate:
   """Compiles `T5.decode_step` and a draw for `sources` per chip.
 
-  `samples=1` with a source for every candidate is the replicated variant.
+  `samples=1` with a source for every candidate is the replicated variant; `vocab`
+  is one of VOCAB.
   """
   model = t5.T5(config)
   batch = sources * mesh.size
-  shapes = _in_bfloat16(t5.parameter_shapes(config))
-  shapes.pop('encoder')
-  params = _place(mesh, shapes, None)
+  params = _place_params(mesh, config, 'model' if vocab == 'spread' else None)
+  everywhere = None
+  if vocab == 'rows':
+    everywhere = NamedSharding(mesh, PartitionSpec(mesh_lib.AXES))
   cache = jax.eval_shape(lambda: model.init_cache(batch, samples, cache_length))
   cache = jax.tree.map(
     functools.partial(_place_axes, mesh), cache, t5.cache_axes(cache)
@@ -178,9 +203,11 @@ def compile_ours(
     lambda params, encoded: model.apply(
       {'params': params}, encoded, method='cross_keys_values'
     ),
-    shapes,
+    params,
     encoded,
   )
+  names = ('layers',) * config.scan_layers + ('batch', 'heads', 'source_length', 'kv')
+  cross = jax.tree.map(lambda leaf: _place_axes(mesh, leaf, names), cross)
   rows = jax.ShapeDtypeStruct((batch, samples), jnp.int32)
   mask = jax.ShapeDtypeStruct((batch, source_length), jnp.bool_)
   uniform = jax.ShapeDtypeStruct((batch, samples, 1), jnp.float32)
@@ -195,7 +222,14 @@ def compile_ours(
     uniform: jax.Array,
   ) -> tuple[jax.Array, jax.Array, Any]:
     logits, cache = model.apply(
-      {'params': params}, tokens, positions, cache, cross, mask, method=_unflushed
+      {'params': params},
+      tokens,
+      positions,
+      cache,
+      cross,
+      mask,
+      everywhere,
+      method=_unflushed,
     )
     every = jnp.ones((1, 1, logits.shape[-1]), bool)
     layout = {'rows_first': draws, 'rows_last': vocab_first}[config.cache_layout]
@@ -207,7 +241,7 @@ def compile_ours(
   args = (
     params,
     cache,
-    _place(mesh, cross, 0),
+    cross,
     *_place(mesh, (rows, rows, mask, uniform), 0),
   )
   estimate = _compile(step, args, sources * samples)
@@ -224,11 +258,18 @@ def _unflushed(
   cache: Any,
   cross: Any,
   mask: jax.Array,
+  everywhere: NamedSharding | None,
 ) -> tuple[jax.Array, Any]:
-  """As `T5.decode_step`, less what it does between steps, now and then."""
+  """As `T5.decode_step`, less what it does between steps, now and then.
+
+  Sources may be spread over all chips for what follows the layers.
+  """
   x = model.token_embedder(tokens[:, :, None])
   x, cache = model.decoder.step(x, positions, cache, cross, mask)
-  return model._step_logits(x[:, :, 0]), cache
+  features = x[:, :, 0]
+  if everywhere is not None:
+    features = jax.lax.with_sharding_constraint(features, everywhere)
+  return model._step_logits(features), cache
 
 
 def t5x_network(path: pathlib.Path) -> Any:
@@ -331,15 +372,20 @@ def fit(
 
 
 def compare(
-  chip: str, size: str, samples: int, args: argparse.Namespace, network: Any | None
+  chip: str,
+  size: str,
+  samples: int,
+  model: int,
+  args: argparse.Namespace,
+  network: Any | None,
 ) -> list[dict[str, Any]]:
-  """Results of all variants for one chip, size and N."""
-  mesh = topology_mesh(chip)
+  """Results of all variants for one chip, size, N and number of model shards."""
+  mesh = topology_mesh(chip, model)
   config = model_config(size, args.layers)
   results: list[dict[str, Any]] = []
   rival = None
   for variant in args.variants:
-    if variant == 't5x' and network is None:
+    if variant == 't5x' and (network is None or model > 1):
       continue
     started = time.monotonic()
 
@@ -356,7 +402,12 @@ def compare(
           config, cache_layout='rows_last', int8_cache=variant == 'int8_cache'
         )
       return compile_ours(
-        mesh, ours, sources=sources * copies, samples=samples // copies, **sizes
+        mesh,
+        ours,
+        sources=sources * copies,
+        samples=samples // copies,
+        vocab=args.vocab,
+        **sizes,
       )
 
     fitted = fit(compile_for, args.sources)
@@ -368,6 +419,8 @@ def compare(
       'chip': chip,
       'size': size,
       'samples': samples,
+      'model': model,
+      'vocab': args.vocab,
       'sources': sources,
       'variant': variant,
       **dataclasses.asdict(found),
@@ -379,7 +432,8 @@ def compare(
     row['times_t5x_by_cycles'] = tpu_estimates.cycles_ratio(row, rival)
     results.append(row)
     seconds = time.monotonic() - started
-    print(f'{chip} {size} N={samples} {variant}: compiled in {seconds:.0f} s')
+    name = f'{chip} {size} N={samples} model={model} {variant}'
+    print(f'{name}: compiled in {seconds:.0f} s', flush=True)
   return results
 
 
@@ -390,6 +444,19 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument('--chips', nargs='+', default=['v5p'], choices=list(TOPOLOGIES))
   parser.add_argument('--sizes', nargs='+', default=['base'], choices=list(SHAPES))
   parser.add_argument('--samples', nargs='+', type=int, default=[16, 64, 256])
+  parser.add_argument(
+    '--model',
+    nargs='+',
+    type=int,
+    default=[1],
+    help="chips along the mesh's model axis, of the topology's four",
+  )
+  parser.add_argument(
+    '--vocab',
+    default='spread',
+    choices=VOCAB,
+    help='along the model axis: vocabulary spread, copied, or copied and rows spread',
+  )
   parser.add_argument('--variants', nargs='+', default=VARIANTS, choices=VARIANTS)
   parser.add_argument('--sources', type=int, default=32, help='per chip')
   parser.add_argument('--length', type=int, default=64, help='of source and target')
@@ -409,8 +476,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   for chip in args.chips:
     results: list[dict[str, Any]] = []
     for size in args.sizes:
-      for samples in args.samples:
-        found = compare(chip, size, samples, args, network)
+      for samples, model in itertools.product(args.samples, args.model):
+        found = compare(chip, size, samples, model, args, network)
         results += found
         if args.json:
           with args.json.open('a') as file:

@@ -29,6 +29,7 @@ def result(found: tpu_estimates.Estimate, **changes: object) -> dict[str, object
   return {
     'size': 'base',
     'samples': 64,
+    'model': 1,
     'variant': 'grouped',
     'sources': 32,
     'times_t5x': 2.0,
