@@ -1,5 +1,6 @@
 """The T5 encoder-decoder over groups: one source, encoded once, N candidates."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -219,6 +220,8 @@ class T5(GroupEncoderDecoder):
     cache: SelfCache,
     cross: CrossCache,
     encoder_mask: jax.Array,  # [batch, source_length] bool, False on padding
+    *,
+    spread_fn: Callable[[jax.Array], jax.Array] = lambda features: features,
   ) -> tuple[jax.Array, SelfCache]:  # [batch, samples, vocab] float32, the new cache
     """Logits after one more token of every row, each row at its own position.
 
@@ -227,13 +230,16 @@ class T5(GroupEncoderDecoder):
     from there with another token, but it may not skip positions. Positions must be
     below the cache's length: they are traced, so a larger one cannot be refused; it
     would overwrite the last ('rows_first') or be lost ('rows_last').
+
+    `spread_fn` may place the features [batch, samples, embed] elsewhere on a mesh
+    before the logits are made of them.
     """
     _check_rank('tokens', tokens, ('batch', 'samples'))
     _check_rank('positions', positions, ('batch', 'samples'))
     # [batch, samples] -> [batch, samples, 1, embed]
     x = self.token_embedder(tokens[:, :, None])
     x, cache = self.decoder.step(x, positions, cache, cross, encoder_mask)
-    return self._step_logits(x[:, :, 0]), caches.make_room(cache)
+    return self._step_logits(spread_fn(x[:, :, 0])), caches.make_room(cache)
 
 
 def parameter_shapes(

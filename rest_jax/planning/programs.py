@@ -364,6 +364,7 @@ def _sample(
       config=context.config,
       num_tokens=context.config.vocab_size,
       decoding=decoding,
+      mesh=mesh,
     ),
     tokens=decoder_rows,
     held_bytes=held_bytes,

@@ -251,7 +251,7 @@ def exchange(
 
 @functools.partial(
   jax.jit,
-  static_argnames=('config', 'num_tokens', 'decoding'),
+  static_argnames=('config', 'num_tokens', 'decoding', 'mesh'),
   donate_argnames=('lanes',),
 )
 def advance(
@@ -262,6 +262,7 @@ def advance(
   config: t5.T5Config,
   num_tokens: int,
   decoding: draws.Decoding,
+  mesh: jax.sharding.Mesh | None = None,
 ) -> tuple[Lanes, jax.Array, jax.Array]:
   """Decodes until `enough` lanes are free.
 
@@ -277,11 +278,27 @@ def advance(
     config: the policy's shape.
     num_tokens: size of the vocabulary, at most the embedding's.
     decoding: temperature, top-k, top-p, min_tokens.
+    mesh: that the lanes lie on. Where it has a model axis, lanes are spread over that
+      as well for the logits and the draw, whose parameters are copied for it: a draw
+      from logits whose vocabulary is spread moves them all (docs/sampling.md).
 
   Returns:
     The lanes; which are free, [batch] bool; and the steps taken, [] int32.
   """
 
+  def constrain(x: jax.Array, axes: tuple[str, ...]) -> jax.Array:
+    if mesh is None or mesh.shape['model'] == 1 or len(x) % mesh.size:
+      return x
+    spec = jax.sharding.PartitionSpec(axes)
+    return jax.lax.with_sharding_constraint(x, jax.sharding.NamedSharding(mesh, spec))
+
+  def everywhere(x: jax.Array) -> jax.Array:
+    return constrain(x, mesh_lib.AXES)
+
+  def home(x: jax.Array) -> jax.Array:
+    return constrain(x, mesh_lib.BATCH_AXES)
+
+  params = _vocabulary_copied(params, mesh)
   by_layout = {'rows_first': draws, 'rows_last': vocab_first}
   draw_fn = by_layout[config.cache_layout].draw_with_log_probs
 
@@ -297,6 +314,7 @@ def advance(
       lanes.cache,
       lanes.cross,
       lanes.encoder_mask,
+      spread_fn=everywhere,
       method='decode_step',
     )
     ids = jnp.arange(config.vocab_size)[None, None]  # [1, 1, vocab]
@@ -305,7 +323,8 @@ def advance(
       early = lanes.position[..., None] < decoding.min_tokens  # [batch, slots, 1]
       allowed &= (ids != EOS_ID) | ~early
     candidates = _draw(
-      lanes.candidates, lambda u: draw_fn(logits, allowed, u, decoding)
+      lanes.candidates,
+      lambda u: jax.tree.map(home, draw_fn(logits, allowed, u, decoding)),
     )
     candidates, token, position = _choose_node(candidates)
     lanes = lanes._replace(
@@ -315,6 +334,21 @@ def advance(
 
   lanes, steps = jax.lax.while_loop(goes_on, step, (lanes, jnp.zeros((), jnp.int32)))
   return lanes, _free(lanes), steps
+
+
+def _vocabulary_copied(params: Any, mesh: jax.sharding.Mesh | None) -> Any:
+  """Copies what is as wide as the vocabulary to all devices of the model axis."""
+  if mesh is None or mesh.shape['model'] == 1:
+    return params
+  everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
+  def one(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+    names = {getattr(key, 'key', None) for key in path}
+    if not names & {'token_embedder', 'logits_dense'}:
+      return leaf
+    return jax.lax.with_sharding_constraint(leaf, everywhere)
+
+  return jax.tree_util.tree_map_with_path(one, params)
 
 
 def _draw(

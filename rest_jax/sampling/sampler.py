@@ -172,6 +172,7 @@ class Sampler:
         config=self._config,
         num_tokens=self._vocabulary.size,
         decoding=self._decoding,
+        mesh=self._mesh,
       )
       # The devices go on while the host works on what has left.
       for row, drawn in flow.finish(turn.leaving, mesh_lib.fetch(ended)):

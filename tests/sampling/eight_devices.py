@@ -4,6 +4,7 @@ Samples on one device and on meshes of eight, and prints as JSON which candidate
 differ and how far their log-probabilities are apart.
 """
 
+import dataclasses
 import functools
 import json
 
@@ -15,10 +16,15 @@ from rest_jax.sampling import sampler as sampler_lib
 from rest_jax.training import mesh as mesh_lib
 from tests.sampling import test_sampler as example
 
-MESHES = ((8, 1, 1), (2, 4, 1))  # data, fsdp, model
+# data, fsdp, model; with a model axis, lanes are spread over it for the draw.
+MESHES = {
+  (8, 1, 1): 'rows_first',
+  (2, 4, 1): 'rows_first',
+  (2, 2, 2): 'rows_last',
+}
 
 
-def sample(mesh):
+def sample(mesh, cache_layout='rows_first'):
   # As a policy is read: each parameter straight into its shards.
   params = example._params()
   boxed = jax.eval_shape(
@@ -29,7 +35,7 @@ def sample(mesh):
   params = jax.device_put(params, mesh_lib.param_shardings(mesh, boxed))
   sampler = sampler_lib.Sampler(
     params,
-    example.CONFIG,
+    dataclasses.replace(example.CONFIG, cache_layout=cache_layout),
     example.LetterVocabulary(),
     mesh=mesh,
     source_length=16,
@@ -46,8 +52,8 @@ def main():
   assert len(jax.devices()) == 8
   expected = sample(mesh_lib.make_mesh(devices=jax.devices()[:1]))
   results = {}
-  for shape in MESHES:
-    found = sample(mesh_lib.make_mesh(mesh_lib.MeshConfig(*shape)))
+  for shape, layout in MESHES.items():
+    found = sample(mesh_lib.make_mesh(mesh_lib.MeshConfig(*shape)), layout)
     different, gap, count = 0, 0.0, 0
     for one, two in zip(expected, found, strict=True):
       assert one.source_id == two.source_id

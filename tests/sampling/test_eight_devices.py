@@ -25,7 +25,7 @@ def results():
   return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize('mesh', ['(8, 1, 1)', '(2, 4, 1)'])
+@pytest.mark.parametrize('mesh', ['(8, 1, 1)', '(2, 4, 1)', '(2, 2, 2)'])
 def test_eight_devices_draw_the_same_candidates(results, mesh):
   found = results[mesh]
   # Sums over shards may differ in the last bits, which could flip a draw in a
