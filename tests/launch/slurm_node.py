@@ -118,6 +118,10 @@ def cluster(folder, cpus=2):
     _wait_until_idle(environment, folder, started)
     yield environment
   finally:
+    # A failed test may leave a job, whose tasks would outlive slurmd.
+    leave = ['scancel', '--signal=KILL', '--full', '--user=root']
+    subprocess.run(leave, env=environment)
+    time.sleep(0.5)
     for process in reversed(started):
       process.terminate()
       try:
