@@ -31,8 +31,9 @@ ENVIRONMENT = {
 class Chip:
   """One chip of a generation, as Google's documents describe it.
 
-  Source: cloud.google.com/tpu/docs, the pages of v4, v5e, v5p and v6e, "key chip
-  specifications" (read on 2026-11-25).
+  Source: docs.cloud.google.com/tpu/docs, the pages of v4, v5e, v5p and v6e (read on
+  2026-11-25); links are half of the bandwidth that they give for both ways. The page
+  of v4 gives none: 300 GB/s is an assumption.
 
   Attributes:
     name: as topologies begin.
@@ -41,8 +42,8 @@ class Chip:
     memory_bytes_per_s: between the chip and its memory.
     link_bytes_per_s: between the chip and its neighbours, all links together, one
       way.
-    clock_hz: cycles a second: peak_flops over what its matrix units do in a cycle
-      (128 x 128 products each; v6e's 256 x 256).
+    clock_hz: cycles a second: peak_flops over what its matrix units of 128 x 128 do in
+      a cycle. For v6e an assumption, the clock of v5p.
   """
 
   name: str
@@ -61,10 +62,10 @@ class Chip:
 CHIPS = {
   chip.name: chip
   for chip in (
-    Chip('v4', 32, 275e12, 1228e9, 300e9, 1.05e9),
+    Chip('v4', 32, 275e12, 1200e9, 300e9, 1.05e9),
     Chip('v5e', 16, 197e12, 819e9, 200e9, 1.5e9),
     Chip('v5p', 95, 459e12, 2765e9, 600e9, 1.75e9),
-    Chip('v6e', 32, 918e12, 1640e9, 400e9, 1.75e9),
+    Chip('v6e', 32, 918e12, 1638e9, 400e9, 1.75e9),
   )
 }
 
