@@ -120,10 +120,14 @@ def string_tuples(array: pa.Array) -> list[tuple[str, ...]]:
 
 
 def write_table(path: paths.PathLike, table: pa.Table, *, row_group_size: int) -> None:
-  """Writes a table as Parquet (zstd), in one step."""
+  """Writes a table as Parquet (zstd), in one step, with a checksum of every page."""
   with paths.write_aside(path) as local:
     pq.write_table(
-      table, local, compression=_COMPRESSION, row_group_size=row_group_size
+      table,
+      local,
+      compression=_COMPRESSION,
+      row_group_size=row_group_size,
+      write_page_checksum=True,
     )
 
 
@@ -132,8 +136,8 @@ def open_parquet(path: paths.PathLike) -> Iterator[pq.ParquetFile]:
   """Opens a Parquet file, local or remote.
 
   Raises:
-    ValueError: the file is missing, cut short, or not Parquet, also where that
-      shows only while the block reads.
+    ValueError: the file is missing, cut short, changed since it was written, or not
+      Parquet, also where that shows only while the block reads.
   """
   target = paths.as_path(path)
   if not target.exists():
@@ -143,7 +147,7 @@ def open_parquet(path: paths.PathLike) -> Iterator[pq.ParquetFile]:
       where: Any = os.fspath(target)
       if paths.is_remote(target):
         where = stack.enter_context(paths.open_binary(target))
-      yield stack.enter_context(pq.ParquetFile(where))
+      yield stack.enter_context(pq.ParquetFile(where, page_checksum_verification=True))
   except (pa.ArrowException, OSError) as error:
     if isinstance(error, OSError) and error.errno:
       raise  # the disk's own error, not the file's

@@ -192,6 +192,29 @@ def test_damaged_files_are_named(tmp_path, make_group, damage):
     group_store.read_groups(path)
 
 
+def test_a_flipped_bit_changes_no_group(tmp_path, make_group):
+  path = group_store.shard_path(tmp_path, 0, 1)
+  group_store.write_groups(path, [make_group(i, 20) for i in range(20)])
+  whole = path.read_bytes()
+  expected = group_store.read_groups(path)
+  named = 0
+  for at in range(4, len(whole) - 8, len(whole) // 100):
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :])
+    try:
+      found = group_store.read_groups(path)
+    except ValueError as error:
+      assert path.name in str(error)
+      named += 1
+      continue
+    # In what is not read, such as statistics.
+    for a, b in zip(found, expected, strict=True):
+      assert (a.source_id, a.source, a.texts) == (b.source_id, b.source, b.texts)
+      for field in ('tokens', 'token_log_probs'):
+        for x, y in zip(getattr(a, field), getattr(b, field), strict=True):
+          np.testing.assert_array_equal(x, y)
+  assert named > 50
+
+
 def test_another_kind_of_shard_is_named(tmp_path):
   path = tmp_path / 'x.parquet'
   group_store.write_rewards(path, ['a'], [np.zeros(2, np.float32)])
