@@ -109,7 +109,6 @@ RUN_MODES: dict[str, str] = {
   'train': 'supervise trains BC, train_reward the reward model, improve a policy',
   'eval': 'the mode is called evaluate',
   'infer': 'the mode is called grow',
-  'precompile': 'leave it out: compiled programs are kept from run to run',
 }
 
 OWN_FILES = (

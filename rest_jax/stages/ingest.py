@@ -223,8 +223,8 @@ class _SplitWriter:
     total, size = _count(corpus(split)), self._sources_per_shard
     num_shards = -(-total // size)
     directory, notes = self._work.path / split, self._work.scratch / split
-    notes.mkdir(parents=True, exist_ok=True)
-    there = {entry.name for entry in notes.iterdir()}
+    # An object store has no folder where no object is.
+    there = {entry.name for entry in notes.iterdir()} if notes.is_dir() else set()
     hosts.barrier(f'{self._work.name}/{split} is seen')  # by all alike
     names = [f'{index}.json' for index in range(num_shards)]  # of what each holds
     left = [index for index in range(num_shards) if names[index] not in there]

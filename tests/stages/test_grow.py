@@ -29,7 +29,7 @@ def inputs(tmp_path_factory):
   """The corpus and the policy that are grown from."""
   run = untrained.run(tmp_path_factory.mktemp('grow') / 'inputs')
   corpus = untrained.corpus(
-    run, num_validation=6, num_test=6, sources_per_shard=PER_SHARD
+    run, num_validation=6, num_test=6, sources_per_shard=PER_SHARD, overlong='truncate'
   )
   return {'corpus': corpus, 'policy': untrained.policy(run, corpus)}
 

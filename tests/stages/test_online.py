@@ -21,7 +21,7 @@ from tests.stages import untrained
 
 LENGTHS = {'inputs': 32, 'targets': 6}
 SETTINGS = sampler_lib.SamplerSettings(batch_size=16)
-SOURCES, SAMPLES, PHASES = 4, 4, 40
+SOURCES, SAMPLES, PHASES = 4, 8, 60
 OBJECTIVES = {
   'rloo': online_objectives.Rloo(kl_weight=0.0),
   'grpo': online_objectives.Grpo(kl_weight=0.0),
@@ -216,7 +216,8 @@ def test_what_was_drawn_is_counted(short):
   assert drawn['tokens'] <= drawn['samples'] * LENGTHS['targets']
   samples = results['curves']['samples']
   assert samples['steps'] == [0, 4, 8, 8, 12, 16, 16]  # three evaluations' lines too
-  assert samples['values'] == [0, 16, 32, 32, 48, 64, 64]
+  drawn_by_then = [0, 1, 2, 2, 3, 4, 4]  # phases
+  assert samples['values'] == [n * SOURCES * SAMPLES for n in drawn_by_then]
   assert found.record['cost']['counts']['decoder_steps'] > 0
 
 
@@ -242,7 +243,7 @@ def test_a_kill_loses_a_phase_and_changes_nothing(house, short, tmp_path):
 @pytest.mark.parametrize(
   ('changed', 'told'),
   [
-    ({'num_samples': 100}, r'multiple of the 16 candidates .* such as 96'),
+    ({'num_samples': 100}, r'multiple of the 32 candidates .* such as 96'),
     ({'batch_size': 3}, r'4 sources must be a multiple of batch_size=3'),
     ({'decoding': draws.Decoding(temperature=0.8)}, r'Decoding\(temperature=1\.0\)'),
     (
