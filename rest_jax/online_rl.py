@@ -25,6 +25,7 @@ def online_rl(
   report: rest.Stage,
   ingest_sources: rest.Stage | None = None,
   read_ratings: rest.Stage | None = None,
+  best_of_n: rest.Stage | None = None,
   human_evaluation: rest.Stage | None = None,
   probe: rest.Stage | None = None,
 ) -> artifact.Artifact:
@@ -33,9 +34,9 @@ def online_rl(
   Args:
     run: the MODEL_DIR in use.
     online: the learner: PPO, GRPO or RLOO.
-    ingest, ..., report, ingest_sources, read_ratings, probe, human_evaluation: as
-      in `rest.rest`. Source-only text is part of the first Grow; the learner's sources
-      are the corpus's.
+    ingest, ..., report, ingest_sources, read_ratings, probe, best_of_n,
+      human_evaluation: as in `rest.rest`. Source-only text is part of the first Grow;
+      the learner's sources are the corpus's.
 
   Returns:
     The report's artifact.
@@ -70,6 +71,7 @@ def online_rl(
     first_rewards=rewards,
   )
   trained = []
+  selections = []
   for step, policy in enumerate((bc, learnt)):
     evaluation = evaluate(
       run,
@@ -82,6 +84,16 @@ def online_rl(
     )
     name = learnt.results['loss_name'] if step and learnt.finished else None
     trained.append(report_stage.Trained(policy, evaluation, step, step, name))
+    if best_of_n is not None:
+      selection = best_of_n(
+        run,
+        name=f'best_of_n_{policy.name}',
+        corpus=corpus,
+        policy=policy,
+        reward_model=reward_model,
+        rewards=rewards,
+      )
+      selections.append(report_stage.Selected(policy, selection))
   human = human_evaluation and human_evaluation(
     run, evaluations=[one.evaluation for one in trained]
   )
@@ -92,5 +104,6 @@ def online_rl(
     trained=trained,
     grown=[report_stage.Grown(1, samples, rewards)],
     human=human,
+    selected=selections,
     probed=probed,
   )

@@ -38,6 +38,7 @@ def rest(
   learner: Stage | None = None,
   probe: Stage | None = None,
   best_of_n: Stage | None = None,
+  best_of_n_every_policy: bool = False,
   human_evaluation: Stage | None = None,
   export: Stage | None = None,
 ) -> artifact.Artifact:
@@ -60,6 +61,7 @@ def rest(
     probe: asks the reward model about pairs of texts, and may refuse to Grow on it;
       None asks nothing.
     best_of_n: how BC and the last policy do by the best of N samples; None skips it.
+    best_of_n_every_policy: whether the policies between these two are asked as well.
     human_evaluation: what people's ratings of the policies say; None skips it.
     export: writes a model for Hugging Face and T5X; None skips it.
 
@@ -168,7 +170,10 @@ def rest(
     )
   selections = []
   if best_of_n is not None:
-    for policy in (bc, policies[-1][-1]):
+    asked = [policy for *_, policy in policies]
+    if not best_of_n_every_policy:
+      asked = asked[:1] + asked[1:][-1:]
+    for policy in asked:
       selection = best_of_n(
         run,
         name=f'best_of_n_{policy.name}',

@@ -78,7 +78,28 @@ def test_a_grow_may_have_no_improve(run_with):
   calls = run_with(thresholds=((),), best_of_n='best_of_n')
   assert 'improve_1_1' not in calls
   assert calls['evaluate_supervise']['rewards'] == 'score_1'
-  assert len(calls['report']['selected']) == 2
+  (selected,) = calls['report']['selected']
+  assert selected.policy.name == 'supervise'  # BC, which is the last as well
+
+
+@pytest.mark.parametrize(
+  ('every_policy', 'asked'),
+  [
+    (False, ['supervise', 'improve_2_1']),
+    (True, ['supervise', 'improve_1_1', 'improve_1_2', 'improve_2_1']),
+  ],
+)
+def test_best_of_n_is_of_the_ends_or_of_every_policy(run_with, every_policy, asked):
+  calls = run_with(
+    thresholds=((0.6, 0.7), (0.8,)),
+    best_of_n='best_of_n',
+    best_of_n_every_policy=every_policy,
+  )
+  selected = calls['report']['selected']
+  assert [one.policy.name for one in selected] == asked
+  for name in asked:
+    assert calls[f'best_of_n_{name}']['policy'] == name
+    assert calls[f'best_of_n_{name}']['rewards'] == 'score_1'
 
 
 def test_a_refreshed_reward_model_scores_what_it_was_refreshed_for(run_with):

@@ -8,7 +8,7 @@ import pytest
 from rest_jax import main, rest
 from rest_jax.experiments import study
 from rest_jax.models import t5
-from rest_jax.rewards import inputs
+from rest_jax.rewards import consensus, inputs
 from rest_jax.stages import fingerprint
 from tests import minimal_run
 from tests.interop import example_checkpoints
@@ -235,6 +235,41 @@ def test_best_of_n_joins_a_run(parse, capsys):
   assert main.run('rest', dry_run=True) == 0
   printed = capsys.readouterr().out
   assert 'best_of_n_bc' in printed and 'best_of_n_improve_2_2' in printed
+  assert 'best_of_n_improve_1_1' not in printed
+
+
+def test_best_of_n_of_every_policy(parse, capsys):
+  parse('gin_configs/runs/local.gin', 'gin_configs/best_of_n.gin')
+  gin.parse_config('BEST_OF_N_EVERY_POLICY = True')
+  assert main.run('best_of_n', dry_run=True) == 0
+  printed = capsys.readouterr().out
+  for policy in ('bc', 'improve_1_1', 'improve_2_1', 'improve_2_2'):
+    assert f'best_of_n_{policy}' in printed
+
+
+@pytest.mark.parametrize('path', ONLINE, ids=_name)
+def test_best_of_n_joins_an_online_learner(path, parse, capsys):
+  parse('gin_configs/runs/local.gin', str(path), 'gin_configs/best_of_n.gin')
+  assert main.run('best_of_n', dry_run=True) == 0
+  printed = capsys.readouterr().out
+  assert 'best_of_n_bc' in printed and 'best_of_n_online' in printed
+
+
+def test_best_of_n_takes_another_utility(parse, tmp_path):
+  own = tmp_path / 'own.gin'
+  own.write_text(
+    'from __gin__ import dynamic_registration\n'
+    'from tests.rewards import test_consensus\n'
+    'MBR_UTILITY = @test_consensus.same_length\n'
+  )
+  found = []
+  for files in ((), (str(own),)):
+    parse('gin_configs/runs/local.gin', 'gin_configs/best_of_n.gin', *files)
+    utility = gin.get_bindings('best_of_n.best_of_n')['utility']
+    scorer = consensus.MinimumBayesRiskReward(utility=utility)
+    found.append(scorer.identity()['utility'])
+  assert found[0] == 'chrf'
+  assert found[1]['function'].endswith('test_consensus.same_length')
 
 
 @pytest.mark.parametrize('path', ONLINE, ids=_name)

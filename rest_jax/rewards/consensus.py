@@ -1,5 +1,6 @@
 """Consensus as a reward: minimum Bayes risk, which needs no reward model."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,7 +52,8 @@ class MinimumBayesRiskReward:
     self._data_as_pseudo_references = data_as_pseudo_references
     self._alone = alone
     self._utility_identity: Any = 'chrf'
-    if utility is not minimum_bayes_risk.chrf_utilities:
+    # gin's reference to a function is a wrapper of it.
+    if inspect.unwrap(utility) is not minimum_bayes_risk.chrf_utilities:
       self._utility_identity = text.function_identity(utility)
 
   def identity(self) -> dict[str, Any]:

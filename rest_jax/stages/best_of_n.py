@@ -5,7 +5,7 @@ One pool of samples per source answers for every N up to its size.
 groups-*.parquet     the pools
 rewards-*.parquet    their rewards, plain and normalised
 gold/                their gold measures, as a reward set
-minimum_bayes_risk/  their mean chrF against the rest of the pool, likewise
+minimum_bayes_risk/  their mean utility against the rest of the pool, likewise
 <judge>/             what another judge says of them, likewise
 """
 
@@ -48,6 +48,7 @@ def best_of_n(
   rewards: artifact.Artifact,
   scorer: Any = None,
   judges: Sequence[Any] = (),
+  utility: minimum_bayes_risk.Utility = minimum_bayes_risk.chrf_utilities,
   split: str = 'test',
   num_sources: int | None = None,
   num_samples: int = 200,
@@ -61,8 +62,9 @@ def best_of_n(
   """Evaluates a policy that answers with the best of N samples, by several judges.
 
   The judges: 'reward', the reward model on its own scale (the normalised one ties
-  all that exceeds the first Grow's best); 'minimum_bayes_risk', chrF against the
-  other N - 1 samples; 'gold', what a perfect judge would reach; and any of `judges`.
+  all that exceeds the first Grow's best); 'minimum_bayes_risk', the mean utility
+  against the other N - 1 samples; 'gold', what a perfect judge would reach; and any of
+  `judges`.
 
   Results hold `rows`, one per judge and N: reward_mean (normalised, as evaluate has
   it), raw_reward_mean, gold_mean, bleu and chrf of the selected candidates, each
@@ -81,6 +83,8 @@ def best_of_n(
     rewards: the first Grow's score, which holds the normaliser.
     scorer: another scorer in the reward model's place.
     judges: further scorers to choose by, each under its own name.
+    utility: of minimum Bayes risk, chrF or a plain function of (candidates,
+      pseudo-references), see evaluation.minimum_bayes_risk.
     split, num_sources, task_feature_lengths, decoding, seed: what is sampled, see
       held_out.load.
     num_samples: M, the size of each pool.
@@ -89,8 +93,10 @@ def best_of_n(
     sampler: how the work is cut; changes no sample.
 
   Raises:
-    ValueError: no N is within M, or two judges have one name.
+    ValueError: no N is within M, two judges have one name, or the utility is not a
+      plain function or answers with anything but a finite matrix.
   """
+  by_utility = consensus.MinimumBayesRiskReward(utility=utility)
   numbers = estimators.numbers_up_to(num_samples, numbers)
   names = [REWARD, GOLD, MINIMUM_BAYES_RISK, *(judge.name for judge in judges)]
   if len(set(names)) < len(names):
@@ -107,6 +113,8 @@ def best_of_n(
     'decoding': decoding,
     'seed': seed,
   }
+  if by_utility.identity() != consensus.MinimumBayesRiskReward().identity():
+    params[MINIMUM_BAYES_RISK] = by_utility
 
   def build(work: artifact.Work) -> None:
     held_out = held_out_lib.load(
@@ -124,9 +132,9 @@ def best_of_n(
       settings=sampler,
     )
     model = policies.load_model(policy.path, t5.T5, run)
-    _sample(work, held_out, model, judges)
+    _sample(work, held_out, model, by_utility, judges)
     pools = _read(work, names)
-    selections = _select(work, pools, numbers, num_draws, seed)
+    selections = _select(work, pools, numbers, num_draws, seed, utility)
     work.results.update(
       rows=_rows(work, pools, selections, numbers, num_draws, seed),
       gold_spearman_in_groups=_agreements(pools),
@@ -166,6 +174,7 @@ def _sample(
   work: artifact.Work,
   held_out: held_out_lib.HeldOut,
   model: policies.Model,
+  by_utility: consensus.MinimumBayesRiskReward,
   judges: Sequence[Any],
 ) -> None:
   """Samples and judges shard by shard; the shards that are there are done."""
@@ -186,7 +195,7 @@ def _sample(
         rewards = part.scorer(samples)
         others = {judge.name: judge(samples) for judge in judges}
       others[GOLD] = text.Gold()(samples)
-      others[MINIMUM_BAYES_RISK] = consensus.MinimumBayesRiskReward()(samples)
+      others[MINIMUM_BAYES_RISK] = by_utility(samples)
       ids = [group.source_id for group in samples]
       group_store.write_groups(shards.shard_path(work.path, index, num_shards), samples)
       for name, values in others.items():
@@ -218,6 +227,7 @@ def _select(
   numbers: Sequence[int],
   num_draws: int,
   seed: int,
+  utility: minimum_bayes_risk.Utility,
 ) -> dict[str, list[np.ndarray]]:
   """Per judge and source the selection, [numbers, samples]."""
   selections = {
@@ -231,7 +241,7 @@ def _select(
   total = len(pools.groups)
   with progress_lib.progress(description, total, unit='sources') as advance:
     for group in pools.groups:
-      utilities = minimum_bayes_risk.utility_matrix(group.texts)
+      utilities = minimum_bayes_risk.utility_matrix(group.texts, utility)
       rng = estimators.source_rng(seed, group.source_id)
       by_consensus.append(
         minimum_bayes_risk.selection_probabilities(

@@ -294,7 +294,7 @@ def _human(human: artifact.Artifact, trained: Sequence[Trained]) -> dict[str, An
 
 def _selected(selected: Selected, trained: Sequence[Trained]) -> dict[str, Any]:
   """One policy's rows of Best-of-N."""
-  names = {t.policy.name: policy_name(t.grow, t.improve) for t in trained}
+  names = {t.policy.name: t.name for t in trained}
   results = selected.selection.results
   return {
     'policy': names.get(selected.policy.name, selected.policy.name),

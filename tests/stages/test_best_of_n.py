@@ -205,6 +205,42 @@ def test_text_metrics_at_the_whole_pool_are_of_the_selected_texts(house, tmp_pat
   assert whole.results['chrf_signature'] == expected.signature
 
 
+def same_vowels(candidates, pseudo_references):
+  """A utility that is not chrF: 1 for texts with equally many vowels, less else."""
+  counts = [
+    np.array([sum(text.count(vowel) for vowel in 'aeiou') for text in texts])
+    for texts in (candidates, pseudo_references)
+  ]
+  return 1 / (1 + np.abs(counts[0][:, None] - counts[1][None, :]))
+
+
+def test_minimum_bayes_risk_is_of_the_utility_that_was_given(house, found, tmp_path):
+  model_dir, inputs = house
+  run = untrained.run(tmp_path, reuse_from=(str(model_dir),))
+  changed = _best_of_n(run, inputs, utility=same_vowels)
+  groups = list(group_store.iterate_groups(changed.path))
+  rewards, expected = _values(changed.path), []
+  for group, mine, stored in zip(
+    groups, rewards, _values(changed.path / 'minimum_bayes_risk'), strict=True
+  ):
+    utilities = same_vowels(group.texts, group.texts)
+    means = (utilities.sum(axis=1) - 1) / (SAMPLES - 1)
+    np.testing.assert_allclose(stored, means, rtol=1e-6)
+    expected.append(mine[means > means.max() - 1e-9].mean())
+  whole = _best_of_n(
+    run, inputs, name='whole', utility=same_vowels, numbers=(SAMPLES,)
+  )
+  row = _row(whole, 'minimum_bayes_risk', SAMPLES)
+  assert row['raw_reward_mean'] == pytest.approx(np.mean(expected), rel=1e-6)
+  # The other judges do not see it, and chrF's artifact does not name it.
+  for n in NUMBERS:
+    assert _row(changed, 'reward', n) == _row(found, 'reward', n)
+  mine, theirs = (_row(one, 'minimum_bayes_risk', 10) for one in (changed, found))
+  assert mine['raw_reward_mean'] != theirs['raw_reward_mean']
+  added = set(changed.record['params']) - set(found.record['params'])
+  assert added == {'minimum_bayes_risk'}
+
+
 class Stopping:
   """A judge that stops the program at its second shard, as a kill would."""
 
