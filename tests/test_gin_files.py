@@ -1,5 +1,6 @@
 """Every gin file parses, and the plan of every run file can be made."""
 
+import ast
 import json
 
 import gin
@@ -211,6 +212,16 @@ def test_the_variants_of_a_study_can_be_read(path, parse):
     for file in variant.files:
       assert (minimal_run.ROOT / file).is_file(), (variant.name, file)
     main.parse_gin(['gin_configs/runs/local.gin', *variant.files], variant.bindings)
+
+
+@pytest.mark.parametrize('path', STUDIES, ids=_name)
+def test_a_study_names_no_variant_twice(path):
+  # A dictionary keeps the last of two equal keys, and says nothing.
+  tables = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Dict)]
+  assert tables
+  for table in tables:
+    names = [ast.literal_eval(key) for key in table.keys if key is not None]
+    assert sorted(names) == sorted(set(names))
 
 
 def test_a_refresh_joins_a_run(parse, capsys, tmp_path):
