@@ -4,14 +4,14 @@ import types
 
 import pytest
 
-from rest_jax import refresh, rest
+from rest_jax import online_rl, refresh, rest
 
 
 @pytest.fixture
 def run_with():
   """Runs `rest` with recording stages; returns the calls by artifact name."""
 
-  def run(**options):
+  def run(algorithm=rest.rest, last='improve', **options):
     calls = {}
 
     def stage(default):
@@ -19,18 +19,18 @@ def run_with():
         calls[name] = {
           key: getattr(value, 'name', value) for key, value in inputs.items()
         }
-        return types.SimpleNamespace(name=name)
+        return types.SimpleNamespace(name=name, finished=False)
 
       return call
 
     stages = {
       key: stage(key)
       for key in (
-        'ingest supervise sample_to_rate rate train_reward grow score improve '
-        'evaluate report'
+        'ingest supervise sample_to_rate rate train_reward grow score '
+        f'{last} evaluate report'
       ).split()
     }
-    rest.rest(
+    algorithm(
       None,
       **stages,
       **{
@@ -100,6 +100,17 @@ def test_best_of_n_is_of_the_ends_or_of_every_policy(run_with, every_policy, ask
   for name in asked:
     assert calls[f'best_of_n_{name}']['policy'] == name
     assert calls[f'best_of_n_{name}']['rewards'] == 'score_1'
+
+
+def test_best_of_n_is_of_bc_and_of_what_an_online_learner_made(run_with):
+  plain = run_with(online_rl.online_rl, last='online')
+  assert plain['report']['selected'] == []
+  calls = run_with(online_rl.online_rl, last='online', best_of_n='best_of_n')
+  selected = calls['report']['selected']
+  assert [one.policy.name for one in selected] == ['supervise', 'online']
+  for name in ('supervise', 'online'):
+    asked = calls[f'best_of_n_{name}']
+    assert (asked['policy'], asked['rewards']) == (name, 'score_1')
 
 
 def test_a_refreshed_reward_model_scores_what_it_was_refreshed_for(run_with):
