@@ -227,9 +227,7 @@ def test_minimum_bayes_risk_is_of_the_utility_that_was_given(house, found, tmp_p
     means = (utilities.sum(axis=1) - 1) / (SAMPLES - 1)
     np.testing.assert_allclose(stored, means, rtol=1e-6)
     expected.append(mine[means > means.max() - 1e-9].mean())
-  whole = _best_of_n(
-    run, inputs, name='whole', utility=same_vowels, numbers=(SAMPLES,)
-  )
+  whole = _best_of_n(run, inputs, name='whole', utility=same_vowels, numbers=(SAMPLES,))
   row = _row(whole, 'minimum_bayes_risk', SAMPLES)
   assert row['raw_reward_mean'] == pytest.approx(np.mean(expected), rel=1e-6)
   # The other judges do not see it, and chrF's artifact does not name it.
