@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 
 import numpy as np
 import pytest
@@ -22,6 +23,13 @@ def write(path, lines):
   else:
     path.write_text(text)
   return path
+
+
+def refused(reader, path, message):
+  """Reads what is wrong: the error names the whole path, and then says `message`."""
+  told = f'^{re.escape(str(path))}(, | )({message})'
+  with pytest.raises(ValueError, match=told):
+    reader(path)
 
 
 def found(tmp_path, reader, lines):
@@ -84,10 +92,9 @@ def test_raters_are_normalised_each_by_its_own_ratings(tmp_path):
     ('a', 'bob', 0),
     ('a', 'bob', 0),
   ]
-  with pytest.raises(ValueError, match='line 2: nothing says who rated'):
-    judgements.Ratings(normalise_raters=True)(
-      write(tmp_path / 'r', [HEADER, 'x\ta\t1'])
-    )
+  reader = judgements.Ratings(normalise_raters=True)
+  path = write(tmp_path / 'r', [HEADER, 'x\ta\t1'])
+  refused(reader, path, 'line 2: nothing says who rated')
 
 
 def test_preferences(tmp_path):
@@ -174,8 +181,7 @@ def test_mqm_sums_a_rater_s_errors_with_the_standard_weights(tmp_path):
   ],
 )
 def test_bad_ratings(tmp_path, lines, message):
-  with pytest.raises(ValueError, match=message):
-    READ(write(tmp_path / 'r.tsv', lines))
+  refused(READ, write(tmp_path / 'r.tsv', lines), message)
 
 
 @pytest.mark.parametrize(
@@ -185,18 +191,21 @@ def test_bad_ratings(tmp_path, lines, message):
     ({'rating_range': (0, 100)}, 'x\ta\t[5, -1]\tann\t1', r'line 2: .* -1 is outside'),
     ({'rater_column': 'who'}, 'x\ta\t[1, 2]\tann\t1', r"line 2: 2 ratings .* 'ann'"),
     ({'rater_column': 'name'}, 'x\ta\t1\tann\t1', r"line 1: no column 'name'"),
-    ({'id_column': 'id'}, 'x\ta\t1\tann\t9', r'line 3: .* judged before, .* line 2'),
+    (
+      {'id_column': 'id'},
+      'x\ta\t1\tann\t9',
+      r'line 3: .* judged before, in .*r\.tsv, line 2',
+    ),
     (
       {'id_column': 'id', 'rater_column': 'who'},
       'x\ta\t1\tann\t9',
-      r'line 3: .* judged before, .* line 2',
+      r'line 3: .* judged before, in .*r\.tsv, line 2',
     ),
   ],
 )
 def test_bad_rows_by_what_is_declared(tmp_path, settings, row, message):
   lines = [f'{HEADER}\twho\tid', row, 'x\tb\t2\tann\t9']
-  with pytest.raises(ValueError, match=message):
-    judgements.Ratings(**settings)(write(tmp_path / 'r.tsv', lines))
+  refused(judgements.Ratings(**settings), write(tmp_path / 'r.tsv', lines), message)
 
 
 def test_an_id_may_come_back_with_another_rater(tmp_path):
@@ -228,14 +237,13 @@ def test_bad_settings(settings, message):
         '{"source": "x", "chosen": "a", "rejected": "b", "rater": "ann"}',
         '{"source": "x", "chosen": "b", "rejected": "a", "rater": "ann"}',
       ],
-      'line 2: this was judged before, in .*line 1',
+      r'line 2: this was judged before, in .*p\.jsonl, line 1',
     ),
     ([], 'holds no preference'),
   ],
 )
 def test_bad_preferences(tmp_path, lines, message):
-  with pytest.raises(ValueError, match=message):
-    judgements.Preferences()(write(tmp_path / 'p.jsonl', lines))
+  refused(judgements.Preferences(), write(tmp_path / 'p.jsonl', lines), message)
 
 
 @pytest.mark.parametrize(
@@ -248,14 +256,13 @@ def test_bad_preferences(tmp_path, lines, message):
     ),
     (
       [MQM_HEADER, mqm('A', 'r', 't', 'c', 'Major'), mqm('A', 'r', 'u', 'c', 'Minor')],
-      'line 3: .* but the texts differ',
+      r'line 3: .* those of .*m\.tsv, line 2, but the texts differ',
     ),
     ([MQM_HEADER], 'holds no judgement'),
   ],
 )
 def test_bad_mqm(tmp_path, lines, message):
-  with pytest.raises(ValueError, match=message):
-    MQM(write(tmp_path / 'm.tsv', lines))
+  refused(MQM, write(tmp_path / 'm.tsv', lines), message)
 
 
 def test_identities_tell_readers_apart_and_keep_that_of_plain_ratings():

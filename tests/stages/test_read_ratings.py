@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -80,7 +81,8 @@ def test_texts_of_their_own_become_groups(made, tmp_path):
     'candidates': 3,
     'dropped_candidates': 2,
   }
-  with pytest.raises(ValueError, match=r'all 1 rated candidates .* exceed the limits'):
+  told = r'all 1 rated candidates of .*ratings\.jsonl exceed the limits'
+  with pytest.raises(ValueError, match=told):
     read(made, tmp_path, 'long', rows[-1:])
 
 
@@ -144,5 +146,6 @@ def test_judgements_of_what_is_not_there_are_refused(made, tmp_path, change, mes
     change = change | {'id': first.source_id}
   good = row(first.source, 'a dog', id=None)
   reader = judgements.Ratings(source_id_column='id')
-  with pytest.raises(ValueError, match=message):
+  told = f'^{re.escape(str(tmp_path / "ratings.jsonl"))}, {message}'
+  with pytest.raises(ValueError, match=told):
     read(made, tmp_path, 'bad', [good, good | change], matched=True, reader=reader)
