@@ -14,7 +14,7 @@ SCALE = learned.RatingScale(mean=3.0, stddev=2.0)
 COUNTS = (3, 1, 5, 0, 2)
 
 
-def _groups():
+def make_groups():
   """Groups of mixed lengths; in each, some candidates begin alike or are equal.
 
   The third candidate is the first again, the fourth its beginning, without EOS, and
@@ -49,25 +49,28 @@ def _groups():
   return groups
 
 
-def _score(groups, **settings):
-  scorer = learned.LearnedReward(
-    test_reward.make_params(),
+def make_scorer(*, params=None, mesh=None, **settings):
+  return learned.LearnedReward(
+    params or test_reward.make_params(),
     CONFIG,
     SCALE,
-    mesh=mesh_lib.make_mesh(devices=jax.devices()[:1]),
+    mesh=mesh or mesh_lib.make_mesh(devices=jax.devices()[:1]),
     **{'batch_size': 4, 'source_length': 16, 'target_length': 12} | settings,
   )
-  return scorer(groups)
+
+
+def score(groups, **settings):
+  return make_scorer(**settings)(groups)
 
 
 def test_scores_are_predictions_on_the_scale_of_the_ratings():
-  groups = _groups()
+  groups = make_groups()
   # Trees of mixed sizes, and a candidate that is longer than most of them.
   assert {len(t) for group in groups for t in group.tokens} >= {0, 1, 9}
   batch = batches.group_batch(groups, samples=5, source_length=16, target_length=12)
   params = test_reward.make_params()
   predictions = test_reward.PREDICT(params, batch, config=CONFIG)
-  scores = _score(groups)
+  scores = score(groups)
   assert [len(values) for values in scores] == list(COUNTS)
   for row, values in enumerate(scores):
     expected = np.asarray(predictions)[row, : COUNTS[row]] * 2 + 3
@@ -79,9 +82,9 @@ def test_scores_are_predictions_on_the_scale_of_the_ratings():
   'settings', [{'batch_size': 1}, {'max_nodes': 1}, {'max_nodes': 9}]
 )
 def test_scores_do_not_depend_on_how_the_work_is_cut(settings):
-  groups = [group for group in _groups() if group.tokens]
-  expected = _score(groups)
-  for found, values in zip(_score(groups, **settings), expected, strict=True):
+  groups = [group for group in make_groups() if group.tokens]
+  expected = score(groups)
+  for found, values in zip(score(groups, **settings), expected, strict=True):
     np.testing.assert_allclose(found, values, atol=2e-5)
 
 
@@ -102,33 +105,33 @@ def test_a_large_group_scores_as_its_candidates_one_by_one():
   )
   assert len({part.tobytes() for part in tokens}) < 190  # many are drawn twice
   settings = {'max_nodes': 16, 'batch_size': 4}  # 128 sources a block
-  alone = _score([group_store.take(group, [i]) for i in range(200)], **settings)
-  (together,) = _score([group], **settings)
+  alone = score([group_store.take(group, [i]) for i in range(200)], **settings)
+  (together,) = score([group], **settings)
   np.testing.assert_allclose(together, np.concatenate(alone), atol=2e-5)
   assert together[lengths == 0].tolist() == [3.0] * (lengths == 0).sum()
 
 
 def test_a_candidate_beyond_the_longest_is_refused():
   with pytest.raises(ValueError, match=r'9 tokens is longer than the longest.*8'):
-    _score(_groups(), target_length=8)
+    score(make_groups(), target_length=8)
 
 
-def test_sources_without_any_candidate_have_no_score():
-  bare = [group for group in _groups() if not group.tokens]
-  assert [values.size for values in _score(bare)] == [0]
+def test_sources_without_any_candidate_have_noscore():
+  bare = [group for group in make_groups() if not group.tokens]
+  assert [values.size for values in score(bare)] == [0]
 
 
 def test_scores_follow_their_groups_in_any_order():
-  groups = _groups()
-  expected = _score(groups)
-  for found, values in zip(_score(groups[::-1]), expected[::-1], strict=True):
+  groups = make_groups()
+  expected = score(groups)
+  for found, values in zip(score(groups[::-1]), expected[::-1], strict=True):
     np.testing.assert_allclose(found, values, atol=2e-5)
 
 
-def test_padded_lengths_change_no_score():
-  groups = _groups()
-  longer = _score(groups, source_length=24, target_length=20)
-  for found, values in zip(longer, _score(groups), strict=True):
+def test_padded_lengths_change_noscore():
+  groups = make_groups()
+  longer = score(groups, source_length=24, target_length=20)
+  for found, values in zip(longer, score(groups), strict=True):
     np.testing.assert_allclose(found, values, atol=2e-5)
 
 

@@ -16,6 +16,7 @@ from rest_jax.rewards import compose, external, text
 from rest_jax.stages import artifact, score
 from rest_jax.training import mesh as mesh_lib
 from tests import minimal_run
+from tests.rewards import test_learned
 
 SHARDS, PER_SHARD = 4, 3
 
@@ -101,6 +102,30 @@ EXPECTED = [
   (f's/{i}', [float(i + j) for j in range(1 + i % 3)])
   for i in range(SHARDS * PER_SHARD)
 ]
+
+
+def test_the_learned_model_scores_a_shard_twice_alike(tmp_path):
+  groups = [group for group in test_learned.make_groups() if group.tokens]
+
+  def build(work):
+    group_store.write_group_set(work.path, groups, num_shards=2)
+
+  samples = _run(tmp_path / 'inputs').stage(
+    'grow', name='grow_1', version=1, params={}, inputs={}, build=build
+  )
+
+  def scored(name):
+    scorer = test_learned.make_scorer()
+    scorer.identity = lambda: {'learned': 1}
+    found = _score(tmp_path / name, samples, scorer)
+    files = shards.list_shards(found.path, reward_store.KIND)
+    return _rewards(found.path), [file.read_bytes() for file in files]
+
+  rewards, files = scored('first')
+  assert scored('second') == (rewards, files) and len(files) == 2
+  # What the scorer says of all at once, within rounding: other trees share a batch.
+  for (_, found), expected in zip(rewards, test_learned.score(groups), strict=True):
+    np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
 def _until(condition):
