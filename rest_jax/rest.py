@@ -58,8 +58,8 @@ def rest(
     train_value: fits a value model to each Grow, for the losses that need one.
     learner: makes the policy that every Improve starts from: `supervise` itself as in
       ReST-EM, or an untrained one. None starts from the policy before it.
-    probe: asks the reward model about pairs of texts, and may refuse to Grow on it;
-      None asks nothing.
+    probe: asks the reward model about pairs of texts, and each that a refresh leaves;
+      may refuse to go on with it. None asks nothing.
     best_of_n: how BC and the last policy do by the best of N samples; None skips it.
     best_of_n_every_policy: whether the policies between these two are asked as well.
     human_evaluation: what people's ratings of the policies say; None skips it.
@@ -80,7 +80,7 @@ def rest(
     read_ratings=read_ratings,
     probe=probe,
   )
-  corpus, sources, bc, reward_model, rated, probed = begun
+  corpus, sources, bc, reward_model, rated, _ = begun
 
   start = learner and learner(run, corpus=corpus)
   policy = bc
@@ -96,7 +96,7 @@ def rest(
       policy=policy,
       grow_step=g,
     )
-    stale = None
+    stale = probed = None
     if refresh is not None and grown:
       stale = score(
         run,
@@ -115,6 +115,7 @@ def rest(
         reward_model=reward_model,
         rated=rated,
       )
+      probed = probe and probe(run, corpus=corpus, policy=bc, reward_model=reward_model)
     rewards = score(
       run,
       name=f'score_{g}',
@@ -125,7 +126,7 @@ def rest(
     value_model = train_value and train_value(
       run, name=f'value_{g}', policy=bc, samples=samples, rewards=rewards
     )
-    grown.append(report_stage.Grown(g, samples, rewards, value_model, stale))
+    grown.append(report_stage.Grown(g, samples, rewards, value_model, stale, probed))
     previous_threshold = None
     for i, threshold in enumerate(grow_thresholds, start=1):
       # Improve: minimise E_{D_g}[F(x, y; τ_i) · L(x, y; θ)], τ_i rising.
@@ -194,7 +195,7 @@ def rest(
     grown=grown,
     human=human,
     selected=selections,
-    probed=probed,
+    probed=begun.probed,
   )
 
 

@@ -134,3 +134,26 @@ def test_a_refreshed_reward_model_scores_what_it_was_refreshed_for(run_with):
   # One yardstick for all policies, and one scale.
   assert calls['evaluate_improve_2_1']['reward_model'] == 'train_reward'
   assert calls['score_2']['normaliser_from'] == 'score_1'
+
+
+def test_each_reward_model_is_probed_before_it_is_used(run_with):
+  asked = []
+
+  def refresh_fn(run, *, grow_step, rated, **inputs):
+    new = types.SimpleNamespace(name=f'reward_model_{grow_step}')
+    return refresh.Refreshed(new, rated)
+
+  def probe(run, *, policy, reward_model, **inputs):
+    asked.append((policy.name, reward_model.name))
+    if reward_model.name == 'reward_model_3':
+      raise ValueError('below its minimum')
+    return types.SimpleNamespace(name=f'probe_{reward_model.name}')
+
+  options = {'refresh': refresh_fn, 'probe': probe}
+  calls = run_with(thresholds=((0.6,), (0.6,)), **options)
+  assert asked == [('supervise', 'train_reward'), ('supervise', 'reward_model_2')]
+  assert calls['report']['probed'] == 'probe_train_reward'
+  probed = [one.probed and one.probed.name for one in calls['report']['grown']]
+  assert probed == [None, 'probe_reward_model_2']
+  with pytest.raises(ValueError, match='below its minimum'):
+    run_with(thresholds=((0.6,), (0.6,), (0.6,)), **options)

@@ -34,7 +34,8 @@ class ReportData:
       `grows`: {name, grow, num_sources, num_candidates, mean_reward,
         unfinished_fraction, duplicate_fraction, mean_length (tokens), gold_agreement
         and stale_gold_agreement (before the reward model's refresh): {spearman,
-        spearman_in_groups}, thresholds: [{improve, threshold, kept_fraction,
+        spearman_in_groups}, probes: of the refreshed one, as above, or absent;
+        thresholds: [{improve, threshold, kept_fraction,
         sources_left, emptied_sources}]}.
       `human`: where people rated, {num_ratings, num_raters, num_candidates, systems:
         [{name, baseline, grow, improve, num_sources, rating_mean, rating_interval,

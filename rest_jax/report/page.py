@@ -238,7 +238,7 @@ def render_page(data: ReportData) -> str:
   script = _asset('report.js')
   reward_model = data.summary.get('reward_model')
   selections = data.summary.get('best_of_n') or ()
-  probes = data.summary.get('probes')
+  probed = [data.summary.get('probes'), *(grow.get('probes') for grow in data.grows)]
   return (
     _environment()
     .get_template('report.html.j2')
@@ -259,8 +259,7 @@ def render_page(data: ReportData) -> str:
       normaliser=None if reward_model is None else _normaliser(reward_model),
       num_hidden_groups=num_hidden_groups,
       policies=policies,
-      probe_rows=probes_lib.shown_rows(probes) if probes else (),
-      probes=probes,
+      probed=[(one, probes_lib.shown_rows(one)) for one in probed if one],
       policy_names=list(dict.fromkeys(group.policy for group in groups)),
       quality=_measures(policies, _QUALITY),
       refreshed=any(grow.get('stale_gold_agreement') for grow in data.grows),

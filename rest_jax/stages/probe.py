@@ -61,7 +61,7 @@ def probe(
 
   Args:
     run: the MODEL_DIR in use.
-    name: of the artifact; 'probe_reward_model', or 'probe_' and the scorer's name.
+    name: of the artifact; 'probe_' and the name of the reward model or the scorer.
     corpus: D, whose `split` gives sources with references.
     policy: whose samples stand beside the reference, and whose vocabulary reads.
     reward_model: the learned reward model.
@@ -89,7 +89,7 @@ def probe(
     raise ValueError(f'the probes {names} must be some, with names of their own')
   minimum = minimum or {}
   probing.check_minimum(minimum, probes)
-  judge = 'reward_model' if scorer is None else str(scorer.name)
+  judge = reward_model.name if scorer is None else str(scorer.name)
   source_length, target_length = buckets.feature_lengths(task_feature_lengths)
   params = {
     'scorer': scorer,
@@ -182,10 +182,10 @@ def require_minimum(probed: artifact.Artifact, minimum: Mapping[str, float]) -> 
   failed = probing.failures(results, minimum)
   if failed:
     raise ValueError(
-      f'{results["scorer"]} is not probed well enough to Grow on: {"; ".join(failed)}. '
-      f'All pairs are in {probed.path / PAIRS_FILE}. To go on, train a better reward '
-      'model in another MODEL_DIR (REUSE_FROM shares the policy), lower '
-      'probe.probe.minimum, or leave it out'
+      f'{results["scorer"]} is not probed well enough to go on with: '
+      f'{"; ".join(failed)}. All pairs are in {probed.path / PAIRS_FILE}. To go on, '
+      'train a better reward model in another MODEL_DIR (REUSE_FROM shares the '
+      'policy), lower probe.probe.minimum, or leave it out'
     )
 
 

@@ -71,6 +71,7 @@ class Grown(NamedTuple):
   rewards: artifact.Artifact
   value_model: artifact.Artifact | None = None
   stale: artifact.Artifact | None = None  # rewards before the reward model's refresh
+  probed: artifact.Artifact | None = None  # what probes of the refreshed one found
 
 
 class Selected(NamedTuple):
@@ -104,7 +105,8 @@ def report(
     run: the MODEL_DIR in use.
     name: of the artifact.
     corpus, reward_model, trained, grown, selected: what the run made.
-    human, probed: what people's ratings say, and what probes of the reward found;
+    human, probed: what people's ratings say, and what probes of the reward found
+      before the first Grow;
       None, or not finished, leaves it out.
     num_groups: sample groups of each policy to show.
     seed: of the run, to be written down.
@@ -126,8 +128,9 @@ def report(
   else:
     human = None
   inputs |= {s.selection.name: s.selection for s in selected}
-  if probed is not None and probed.finished:
-    inputs[probed.name] = probed
+  for found in (probed, *(g.probed for g in grown)):
+    if found is not None and found.finished:
+      inputs[found.name] = found
   history = [entry for entry in run.history if entry.artifact.finished]
   outcomes = [(entry.artifact.name, entry.outcome) for entry in history]
   params = {'num_groups': num_groups, 'outcomes': outcomes}
@@ -143,7 +146,7 @@ def report(
       **({'human': _human(human, trained)} if human is not None else {}),
       'best_of_n': [_selected(s, trained) for s in selected],
       **({'probes': probes} if probes else {}),
-      'warnings': _warnings(trained, grown, probes),
+      'warnings': _warnings(trained, grown, probed),
       'settings': _settings(run, corpus, trained, seed),
     }
     paths.write_json_atomic(work.path / 'summary.json', summary)
@@ -254,6 +257,7 @@ def _grow(grown: Grown, trained: Sequence[Trained]) -> dict[str, Any]:
       if grown.stale is not None and grown.stale.finished
       else None
     ),
+    **({'probes': probes} if (probes := _probes(grown.probed)) else {}),
     'unfinished_fraction': samples['unfinished_fraction'],
     'duplicate_fraction': samples['duplicate_fraction'],
     'mean_length': samples['mean_length'],
@@ -313,7 +317,9 @@ def _probes(probed: artifact.Artifact | None) -> dict[str, Any] | None:
 
 
 def _warnings(
-  trained: Sequence[Trained], grown: Sequence[Grown], probes: dict[str, Any] | None
+  trained: Sequence[Trained],
+  grown: Sequence[Grown],
+  probed: artifact.Artifact | None,
 ) -> list[str]:
   """Sentences about what a reader should not overlook."""
   warnings = []
@@ -340,7 +346,10 @@ def _warnings(
         f'nearly unlike the gold measure (Spearman {inside:.2f}): a filter chooses '
         'there, and has little to go by'
       )
-  return warnings + (probes_report.warnings(probes) if probes else [])
+  for found in (probed, *(one_grow.probed for one_grow in grown)):
+    if probes := _probes(found):
+      warnings += probes_report.warnings(probes)
+  return warnings
 
 
 def _settings(

@@ -83,6 +83,16 @@ def test_a_run_without_probes_has_no_section():
     assert 'id="probes"' not in html and 'Probes' not in html
 
 
+def test_probes_of_a_refreshed_reward_model_have_a_table_of_their_own(data):
+  later = copy.deepcopy(data.summary['probes'])
+  later |= {'name': 'probe_reward_model_2', 'scorer': 'reward_model_2'}
+  data.summary['grows'][1]['probes'] = later
+  html = page.render_page(data)
+  assert html.count('id="probes"') == 1
+  first = html.index('Probes of reward_model on')
+  assert first < html.index('Probes of reward_model_2 on')
+
+
 def test_examples_show_both_texts_and_mark_the_wrong_ones(data):
   html = page.render_page(data)
   # Of two pairs each of four probes the second has more reward for the worse text.

@@ -90,7 +90,7 @@ def test_a_share_below_its_minimum_is_refused_and_a_lower_one_goes_on(
   model_dir, inputs = house
   run = untrained.run(tmp_path, reuse_from=(str(model_dir),))
   minimum = {'copied_source': 0.9, 'gibberish': 0.9}
-  with pytest.raises(ValueError, match=r'copier is not .*to Grow on') as error:
+  with pytest.raises(ValueError, match=r'copier is not .*to go on with') as error:
     _probe(run, inputs, minimum=minimum, seed=5)
   message = str(error.value)
   assert 'copied_source: 0.0% of 6 pairs, and at least 90.0% is asked for' in message
@@ -111,6 +111,19 @@ def test_a_plan_asks_for_no_minimum(house, found, capsys):
   run = untrained.run(model_dir, dry_run=True)
   assert _probe(run, inputs, minimum={'copied_source': 1.0}).finished
   assert 'copied_source' not in capsys.readouterr().out
+
+
+def test_each_reward_model_is_probed_under_its_own_name(house):
+  model_dir, inputs = house
+  names = []
+  for name in ('reward_model', 'reward_model_2'):
+    reward_model = untrained.artifact.Artifact(
+      name, 'train_reward', model_dir / name, name, False
+    )
+    run = untrained.run(model_dir, dry_run=True)
+    found = _probe(run, inputs | {'reward_model': reward_model}, scorer=None)
+    names.append(found.name)
+  assert names == ['probe_reward_model', 'probe_reward_model_2']
 
 
 def my_probe(material, rng):
