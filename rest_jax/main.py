@@ -191,7 +191,7 @@ def run(run_mode: str, *, dry_run: bool) -> int:
   """Runs the parsed gin configuration; returns the exit status."""
   # Imported here so that --help and a wrong flag answer at once.
   from rest_jax.planning import tables
-  from rest_jax.stages import artifact, lock, plan
+  from rest_jax.stages import artifact, lock, plan, progress
   from rest_jax.training import events, hosts
 
   logging.set_verbosity(logging.WARNING)
@@ -225,6 +225,8 @@ def run(run_mode: str, *, dry_run: bool) -> int:
   if only is not None:
     # A report alone is not what another mode is for.
     plan.require_progress(current, run_mode, only - {'report'} or only)
+    if current.awaited:
+      progress.say(current.awaited.remedy)
   if result.finished and hosts.is_primary():
     plan.print_result(result)
   return 0

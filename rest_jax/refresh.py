@@ -47,7 +47,8 @@ def refresh(
   """Chooses samples, has them rated, and goes on training the reward model.
 
   Give `rate`, for raters that are a program, or `read_ratings` with `ratings_file`,
-  for people: then the run stops until the file is there, and says what to rate.
+  for people: then the run stops until the file is there, and says what to rate. Run
+  modes that need no ratings, such as annotate, find the rest planned.
 
   Args:
     run: the MODEL_DIR in use.
@@ -72,20 +73,21 @@ def refresh(
   chosen = choose(run, name=f'chosen_{grow_step}', samples=samples, rewards=rewards)
   if rate is not None:
     ratings = rate(run, name=f'ratings_{grow_step}', samples=chosen)
+    newest = RatedSet(chosen, ratings)
   else:
     assert read_ratings is not None
     if not ratings_file:
       raise ValueError('refresh.refresh.ratings_file must name the file of ratings')
-    file = ratings_file.format(grow_step=grow_step)
-    if not paths.as_path(file).exists():
-      raise ValueError(
-        f'{file} is not there. Once {chosen.path / choose_stage.FILE} is, fill in its '
-        f'column rating, save it as {file}, and give the same command again'
+    file, name = ratings_file.format(grow_step=grow_step), f'ratings_{grow_step}'
+    if paths.as_path(file).exists():
+      ratings = read_ratings(run, name=name, corpus=corpus, samples=chosen, path=file)
+    else:
+      ratings = run.wait(
+        'ingest', name=name, samples=chosen, file=file, remedy=_remedy(chosen, file)
       )
-    ratings = read_ratings(
-      run, name=f'ratings_{grow_step}', corpus=corpus, samples=chosen, path=file
-    )
-  together = (*rated, RatedSet(chosen, ratings))
+    # It holds the candidates as well: those that were rated, in the file's order.
+    newest = RatedSet(ratings, ratings)
+  together = (*rated, newest)
   refitted = train_reward(
     run,
     name=f'reward_model_{grow_step}',
@@ -95,3 +97,13 @@ def refresh(
     reward_model=reward_model,
   )
   return Refreshed(refitted, together)
+
+
+def _remedy(chosen: artifact.Artifact, file: str) -> str:
+  return (
+    f'{file} is not there: it holds the ratings of {chosen.name}. Either rate on the '
+    'page, with --gin_file=gin_configs/annotate.gin and --run_mode=annotate besides, '
+    f'which writes {file}; or fill in the column rating of '
+    f'{chosen.path / choose_stage.FILE} and save it as {file}. Then give the same '
+    'command again'
+  )

@@ -88,7 +88,7 @@ def choose(
   systems: Sequence[System],
   *,
   num_sources: int | None,
-  num_candidates: int,
+  num_candidates: int | None,
   num_shared: int,
   seed: int,
 ) -> Items:
@@ -101,7 +101,7 @@ def choose(
   Args:
     systems: whose outputs to rate.
     num_sources: how many to draw; None takes all.
-    num_candidates: of each system for a source, where it has so many.
+    num_candidates: of each system for a source, where it has so many; None takes all.
     num_shared: how many of the sources are shared.
     seed: of the draw.
 
@@ -154,7 +154,7 @@ def choose(
 def _check(
   systems: Sequence[System],
   num_sources: int | None,
-  num_candidates: int,
+  num_candidates: int | None,
   num_shared: int,
 ) -> None:
   names = [system.name for system in systems]
@@ -162,8 +162,10 @@ def _check(
     raise ValueError(f'systems {names} must be one or more, each with its own name')
   if num_sources is not None and num_sources < 1:
     raise ValueError(f'num_sources={num_sources} must be at least 1, or None for all')
-  if num_candidates < 1:
-    raise ValueError(f'num_candidates={num_candidates} must be at least 1')
+  if num_candidates is not None and num_candidates < 1:
+    raise ValueError(
+      f'num_candidates={num_candidates} must be at least 1, or None for all'
+    )
   if num_shared < 0:
     raise ValueError(f'num_shared={num_shared} must be at least 0')
 

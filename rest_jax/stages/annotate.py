@@ -2,20 +2,24 @@
 
 Not a stage that makes an artifact: it serves a page from what the run holds already,
 and keeps ratings in one SQLite file (`annotation.database`) until someone stops it.
-`stages/human_evaluation.py` reads that file.
+`stages/human_evaluation.py` reads that file. Where a refresh waits for ratings, the
+page is of the samples that it chose, and the ratings are written where it looks.
 """
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
 from rest_jax import paths
 from rest_jax.annotation import database as database_lib
-from rest_jax.annotation import guard, items, server
+from rest_jax.annotation import exports, guard, items, server
 from rest_jax.annotation import protocol as protocol_lib
 from rest_jax.stages import artifact
 from rest_jax.stages import fingerprint as fingerprint_lib
+from rest_jax.stages import progress as progress_lib
 
 DATABASE_FILE = 'annotation.sqlite'
+RATED_STAGES = ('evaluate', 'grow', 'choose')  # whose samples people may rate
 
 
 def annotate(
@@ -24,8 +28,9 @@ def annotate(
   systems: Sequence[str] = (),
   database: str | None = None,
   num_sources: int | None = 100,
-  num_candidates: int = 1,
+  num_candidates: int | None = 1,
   num_shared_sources: int = 20,
+  min_rated: int | None = None,
   protocol: protocol_lib.Protocol = protocol_lib.Protocol(),
   seed: int = 0,
   host: str = '127.0.0.1',
@@ -39,12 +44,16 @@ def annotate(
   Args:
     run: a run whose stages have been looked up (`run.history`).
     systems: group sets of the run to rate, side by side: 'evaluate_bc' (samples of a
-      policy), 'evaluate_bc/greedy' (its greedy outputs), 'grow_1'. None named takes
-      the samples of every evaluation that is finished at the first start.
-    database: the file; None is MODEL_DIR/annotation.sqlite.
-    num_sources, num_candidates: how much of each system, see `items.choose`.
+      policy), 'evaluate_bc/greedy' (its greedy outputs), 'grow_1', 'chosen_2'. None
+      named takes what a refresh waits for (`run.awaited`); or else the samples of
+      every evaluation that is finished at the first start.
+    database: the file; None is MODEL_DIR/annotation.sqlite, and of what a refresh
+      waits for MODEL_DIR/chosen_<g>.sqlite.
+    num_sources, num_candidates: how much of each system, see `items.choose`. What a
+      refresh waits for is rated whole.
     num_shared_sources: how many of the sources every rater gets first, so that raters
       can be compared before any has finished.
+    min_rated: how many candidates must be rated for a refresh to go on; None: all.
     protocol: what raters are told and shown.
     seed: of the sources drawn and of each rater's order.
     host, port: where to listen; port 0 takes a free one.
@@ -54,6 +63,13 @@ def annotate(
     ValueError: a system that is not there, a file of another study, an address that
       cannot be listened on.
   """
+  awaited = run.awaited
+  if awaited is not None and tuple(systems) in ((), (awaited.samples.name,)):
+    systems = (awaited.samples.name,)
+    num_sources = num_candidates = None
+    database = database or str(run.model_dir / f'{awaited.samples.name}.sqlite')
+  else:
+    awaited = None
   path = database_path(run, database)
   kept = database_lib.Database(path) if path.exists() else None
   # Evaluations that came later do not change a study that has begun.
@@ -85,12 +101,16 @@ def annotate(
     kept = database_lib.create(path, drawn, identity)
   rules = guard.access(host, token, study=items.digest(str(path.resolve())))
   study = server.Study(kept, protocol, seed=seed)
+  with contextlib.ExitStack() as ending:
 
-  def ready(bound_port: int) -> None:
-    print(_address(host, bound_port, rules), flush=True)
-    print(f'ratings: {path}; Ctrl-C stops, the same command goes on', flush=True)
+    def ready(bound_port: int) -> None:
+      print(_address(host, bound_port, rules), flush=True)
+      print(f'ratings: {path}; Ctrl-C stops, the same command goes on', flush=True)
+      if awaited is not None:
+        print(f'once all is rated, Ctrl-C writes {awaited.file}', flush=True)
+        ending.callback(_export, kept, awaited.file, min_rated)
 
-  server.serve(server.make_app(study, rules), host=host, port=port, ready=ready)
+    server.serve(server.make_app(study, rules), host=host, port=port, ready=ready)
 
 
 def database_path(run: artifact.Run, database: str | None) -> Any:
@@ -100,6 +120,28 @@ def database_path(run: artifact.Run, database: str | None) -> Any:
     ValueError: it would lie on an object store.
   """
   return database_lib.local_file(database or run.model_dir / DATABASE_FILE)
+
+
+def _export(kept: database_lib.Database, file: str, min_rated: int | None) -> None:
+  """Writes the ratings that a refresh waits for, once there are enough of them."""
+  items, ratings = kept.items(), kept.ratings()
+  total = sum(len(source.candidates) for source in items.sources)
+  rated = len({rating.candidate_id for rating in ratings})
+  needed = total if min_rated is None else min(min_rated, total)
+  told = f'{rated:,} of {total:,} candidates are rated'
+  if paths.as_path(file).exists():
+    progress_lib.say(f'{told}; {file} is there already and was left as it is')
+  elif rated < max(needed, 1):
+    progress_lib.say(
+      f'{told}; {file} is written when {needed:,} are (ANNOTATION_MIN_RATED), and the '
+      'page is stopped'
+    )
+  else:
+    exports.write_jsonl(file, items, ratings)
+    progress_lib.say(
+      f'{told}; wrote {len(ratings):,} ratings to {file}: the run goes on by its own '
+      'command. To rate more first, remove that file and serve the page again'
+    )
 
 
 def _address(host: str, port: int, rules: guard.Access) -> str:
@@ -131,7 +173,7 @@ def _system(run: artifact.Run, name: str) -> tuple[items.System, str]:
   finished = {e.artifact.name: e.artifact for e in run.history if e.artifact.finished}
   owner, _, folder = name.partition('/')
   if owner not in finished:
-    known = sorted(n for n, a in finished.items() if a.stage in ('evaluate', 'grow'))
+    known = sorted(n for n, a in finished.items() if a.stage in RATED_STAGES)
     raise ValueError(
       f'ANNOTATION_SYSTEMS names {owner!r}, which is not a finished artifact of '
       f'{run.model_dir}; there are {", ".join(known) or "none"}'

@@ -83,6 +83,15 @@ class HistoryEntry:
   cut: Mapping[str, Any]
 
 
+@dataclasses.dataclass(frozen=True)
+class Awaited:
+  """A file that people have yet to make: their ratings of some samples."""
+
+  samples: Artifact  # finished
+  file: str
+  remedy: str  # a sentence: what to do
+
+
 class Work:
   """An unfinished artifact, in the hands of the stage that builds it.
 
@@ -185,6 +194,7 @@ class Run:
     self._only = only
     self.dry_run = dry_run
     self.history: list[HistoryEntry] = []
+    self.awaited: Awaited | None = None  # what has to come before the rest
     if not dry_run:
       self.model_dir.mkdir(parents=True, exist_ok=True)
 
@@ -274,6 +284,35 @@ class Run:
     hosts_lib.barrier(f'{name} ends')
     progress_lib.say(f'{name}: finished in {cost["seconds"]:,.1f} s')
     return self._log(Artifact(name, stage, path, print_, True), 'built', said)
+
+  def wait(
+    self, stage: str, *, name: str, samples: Artifact, file: str, remedy: str
+  ) -> Artifact:
+    """Plans the artifact of a file that people have yet to make.
+
+    Whatever does not depend on it can be looked at and built by other modes.
+
+    Args:
+      stage, name: as in `stage`.
+      samples: what people rate.
+      file: where their ratings are expected.
+      remedy: a sentence: what is missing, and what to do.
+
+    Raises:
+      ValueError: the remedy, where the run would go on to build this; or the file was
+        read before, and is gone.
+    """
+    path = self.model_dir / name
+    if path.exists():
+      raise ValueError(f'{path} was read from {file}, which is gone: put it back')
+    if self._only is None and not self.dry_run:
+      raise ValueError(remedy)
+    if samples.finished:
+      self.awaited = Awaited(samples, file, remedy)
+    inputs = {'samples': samples}
+    print_ = fingerprint_lib.fingerprint({'file': file, 'samples': samples.fingerprint})
+    said = {'size': {'waits for': file}, 'params': {}, 'inputs': inputs, 'cut': {}}
+    return self._log(Artifact(name, stage, path, print_, False), 'planned', said)
 
   def _publish(
     self, work: Work, directory: epath.Path, path: epath.Path, record: dict[str, Any]

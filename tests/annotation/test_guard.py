@@ -7,7 +7,8 @@ pytest.importorskip('httpx2', reason="starlette's test client needs it")
 
 from rest_jax.annotation import guard
 from tests.annotation import study
-from tests.annotation.test_server import BASE, Rater, make_app
+from tests.annotation.rater import BASE, Rater
+from tests.annotation.test_server import make_app
 
 OUTSIDE = 'http://192.0.2.7:8765'
 TOKEN = 'a token of enough characters'

@@ -1,11 +1,8 @@
-"""The stage choose, and a refresh with ratings by people."""
-
-import types
+"""The stage choose."""
 
 import numpy as np
 import pytest
 
-from rest_jax import refresh
 from rest_jax.data import group_store, judgements, reward_store, shards
 from rest_jax.rewards import acquisition
 from rest_jax.stages import choose
@@ -92,50 +89,3 @@ def test_what_is_to_rate_is_a_table_that_the_reader_reads(stage, tmp_path):
 def test_numbers_below_one_are_refused(stage):
   with pytest.raises(ValueError, match='at least 1'):
     stage(num_sources=0)
-
-
-def test_a_refresh_by_people_says_what_to_rate_and_goes_on_when_it_is_rated(
-  stage, tmp_path
-):
-  file = tmp_path / 'ratings_2.tsv'
-  calls = {}
-
-  def note(run, *, name, **inputs):
-    calls[name] = inputs
-    return types.SimpleNamespace(name=name)
-
-  def refreshed():
-    return refresh.refresh(
-      None,
-      grow_step=2,
-      corpus=None,
-      policy=None,
-      samples=None,
-      rewards=None,
-      reward_model='old',
-      rated=(refresh.RatedSet('s', 'r'),),
-      choose=lambda run, **_: stage(num_sources=2, num_candidates=1),
-      train_reward=note,
-      read_ratings=note,
-      ratings_file=str(tmp_path / 'ratings_{grow_step}.tsv'),
-    )
-
-  with pytest.raises(ValueError, match=r'ratings_2\.tsv is not there.*to_rate\.tsv'):
-    refreshed()
-  assert not calls
-  file.write_text('there')
-  reward_model, rated = refreshed()
-  assert reward_model.name == 'reward_model_2' and len(rated) == 2
-  assert calls['ratings_2']['path'] == str(file)
-  fit = calls['reward_model_2']
-  assert fit['reward_model'] == 'old' and fit['samples'][0] == 's'
-  assert [one.name for one in fit['samples'][1:]] == ['chosen_2']
-  assert [getattr(one, 'name', one) for one in fit['ratings']] == ['r', 'ratings_2']
-
-
-def test_a_refresh_needs_one_kind_of_rater():
-  arguments = dict.fromkeys(
-    ('grow_step', 'corpus', 'policy', 'samples', 'rewards', 'reward_model', 'rated')
-  )
-  with pytest.raises(ValueError, match='either rate'):
-    refresh.refresh(None, **arguments, choose=None, train_reward=None)
