@@ -59,6 +59,7 @@ EXTRAS_REQUIRE = {
     'nbformat>=5.10',
     'jsonschema>=4.23',  # with pyyaml: launch/gke.py's manifests
     'mypy>=1.15',
+    'playwright>=1.50',  # drives the page in a Chromium that is there
     'pre-commit>=4.0',
     'pytest>=8.3',
     'pytest-timeout>=2.3',

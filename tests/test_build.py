@@ -35,7 +35,6 @@ DISTRIBUTIONS = {
   'google': 'protobuf',
   'ml_dtypes': 'ml-dtypes',
   'orbax': 'orbax-checkpoint',
-  'playwright': None,
   't5x': None,
   'torch': None,
   'transformers': None,

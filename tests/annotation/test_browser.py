@@ -1,7 +1,7 @@
 """The page in a real browser, driven by the keyboard alone.
 
-Needs `pip install playwright` and a Chromium: the system's, or the one that
-`playwright install chromium` fetches.
+Needs playwright, which the extra `dev` has, and a Chromium: the system's, or the one
+that `playwright install chromium` fetches. Skipped without.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ import sys
 
 import pytest
 
-pytest.importorskip('playwright', reason='no browser: pip install playwright')
+pytest.importorskip('playwright', reason='comes with the extra `dev`')
 pytest.importorskip('starlette', reason='comes with the extra `annotate`')
 
 from playwright import sync_api
@@ -29,17 +29,25 @@ NUM_CANDIDATES = 2 * study.NUM_SOURCES - 1  # source 1 has one text of both poli
 SIZES = {'desk': (1280, 800), 'phone': (390, 844)}
 
 
+def launch(playwright):
+  """A Chromium of this machine; skips where there is none."""
+  names = ('chromium', 'chromium-browser', 'google-chrome')
+  found = next(filter(None, map(shutil.which, names)), None)
+  found = found or playwright.chromium.executable_path
+  if not pathlib.Path(found).exists():
+    pytest.skip(
+      f'no browser: neither {", ".join(names)} on the path, nor {found}: '
+      'apt-get install chromium, or playwright install chromium'
+    )
+  # Chromium has no sandbox for root, as in a container.
+  arguments = ['--no-sandbox'] if os.geteuid() == 0 else []
+  return playwright.chromium.launch(executable_path=found, args=arguments)
+
+
 @pytest.fixture(scope='module')
 def browser():
   with sync_api.sync_playwright() as playwright:
-    names = ('chromium', 'chromium-browser', 'google-chrome')
-    found = next(filter(None, map(shutil.which, names)), None)
-    found = found or playwright.chromium.executable_path
-    if not pathlib.Path(found).exists():
-      pytest.skip(f'no browser: neither {", ".join(names)} nor {found}')
-    # Chromium has no sandbox for root, as in a container.
-    arguments = ['--no-sandbox'] if os.geteuid() == 0 else []
-    started = playwright.chromium.launch(executable_path=found, args=arguments)
+    started = launch(playwright)
     yield started
     started.close()
 
