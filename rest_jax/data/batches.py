@@ -209,6 +209,8 @@ class GroupBatches:
     shuffle: False keeps the stored order.
     window_row_groups: shuffle inside windows of so many row groups, to bound the
       memory; None shuffles over the whole set.
+    places: which rows of a training batch this host reads (see
+      `training.mesh.host_rows`); it leaves the others empty. None for all.
 
   Raises:
     ValueError: arguments or sets that do not fit together; nothing to train on.
@@ -229,6 +231,7 @@ class GroupBatches:
     log_probs: bool = False,
     shuffle: bool = True,
     window_row_groups: int | None = None,
+    places: np.ndarray | None = None,
   ):
     self.index = row_index.build(
       group_dir,
@@ -250,6 +253,7 @@ class GroupBatches:
     self.batch_size = batch
     self.samples = samples
     self._log_probs = log_probs
+    self._places = np.arange(batch) if places is None else places
     # A bucket's batch may reach back one window; the next one may have begun.
     held = None if window_row_groups is None else window_row_groups * (len(buckets) + 2)
     self.reader = row_reader.RowReader(
@@ -269,22 +273,23 @@ class GroupBatches:
   def batch(self, step: int) -> Batch:
     """The training batch of a step; always the same."""
     bucket, rows = self.order.rows(step)
-    return self.batch_of_rows(rows, bucket)
+    return self._batch(rows[self._places], self._places, bucket)
 
-  def batch_of_rows(
-    self, rows: Sequence[int] | np.ndarray, bucket: int, *, num_rows: int | None = None
-  ) -> Batch:
+  def batch_of_rows(self, rows: Sequence[int] | np.ndarray, bucket: int) -> Batch:
     """The batch of given rows in a bucket's shape, empty rows after them."""
+    return self._batch(np.asarray(rows), np.arange(len(rows)), bucket)
+
+  def _batch(self, rows: np.ndarray, places: np.ndarray, bucket: int) -> Batch:
     source_length, target_length = self.buckets[bucket]
     features = empty_batch(
-      batch=len(rows) if num_rows is None else num_rows,
+      batch=self.batch_size,
       samples=self.samples,
       source_length=source_length,
       target_length=target_length,
       rewards=self.index.slot_reward is not None,
       log_probs=self._log_probs,
     )
-    for place, row in enumerate(np.asarray(rows).tolist()):
+    for place, row in zip(places.tolist(), rows.tolist(), strict=True):
       found = self.reader.row(row)
       fill_row(
         features,
@@ -306,7 +311,7 @@ class GroupBatches:
       rows = np.flatnonzero(self.index.row_bucket == bucket)
       for start in range(0, len(rows), self.batch_size):
         some = rows[start : start + self.batch_size]
-        yield self.batch_of_rows(some, bucket, num_rows=self.batch_size)
+        yield self.batch_of_rows(some, bucket)
 
   def describe(self) -> dict[str, Any]:
     """The counts as JSON values."""

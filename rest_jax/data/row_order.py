@@ -15,6 +15,7 @@ needs few of them at a time.
 """
 
 import collections
+import itertools
 import threading
 from collections.abc import Iterator
 
@@ -109,21 +110,17 @@ class Order:
       rows[mine] = self._epoch(used).bucket_rows[bucket][inner[mine]]
     return bucket, rows
 
-  def stream(self, step: int = 0) -> Iterator[int]:
-    """Yields rows for ever, such that dealing them gives the batches from `step` on.
+  def stream(self, step: int = 0, places: np.ndarray | None = None) -> Iterator[int]:
+    """Yields the rows of the batches from `step` on, for ever.
 
-    First the rows that wait in their buckets when that step begins, then the
-    order of the epoch from there.
+    Args:
+      step: whose batch comes first.
+      places: in each batch, of the rows to yield; None for all.
     """
-    epoch = self.epoch_of(step)
-    place = self._epoch(epoch).place_of(step - self.steps_before(epoch))
-    for bucket, size in enumerate(self._bucket_rows.tolist()):
-      past = epoch * size + self._epoch(epoch).rows_before(bucket, place)
-      for waiting in range(past - past % self._batch, past):
-        yield int(self._epoch(waiting // size).bucket_rows[bucket][waiting % size])
-    while True:
-      yield from self.rows_in_epoch(epoch)[place:].tolist()
-      epoch, place = epoch + 1, 0
+    chosen = slice(None) if places is None else places
+    for later in itertools.count(step):
+      _, rows = self.rows(later)
+      yield from rows[chosen].tolist()
 
   def _epoch(self, epoch: int) -> '_Epoch':
     with self._lock:
@@ -145,29 +142,18 @@ class _Epoch:
     self, order: np.ndarray, buckets: np.ndarray, carried: np.ndarray, batch: int
   ):
     self.bucket_rows: list[np.ndarray] = []
-    self._places: list[np.ndarray] = []
     finished_at, finished_by, last = [], [], []
     for bucket, waiting in enumerate(carried.tolist()):
       places = np.flatnonzero(buckets == bucket)
       self.bucket_rows.append(order[places].astype(np.int32))
-      self._places.append(places)
       ends = np.arange(batch - 1 - waiting, len(places), batch)
       finished_at.append(places[ends])
       finished_by.append(np.full(len(ends), bucket, np.int8))
       last.append(ends)
     ends_at = np.concatenate(finished_at)
     turn = np.argsort(ends_at)
-    self._finished_at = ends_at[turn]
     self._bucket = np.concatenate(finished_by)[turn]
     self._last = np.concatenate(last)[turn]
-
-  def place_of(self, number: int) -> int:
-    """The place in the epoch's order at which its batch `number` begins to fill."""
-    return int(self._finished_at[number - 1]) + 1 if number else 0
-
-  def rows_before(self, bucket: int, place: int) -> int:
-    """How many of the bucket's rows stand before a place in the epoch's order."""
-    return int(np.searchsorted(self._places[bucket], place))
 
   def schedule(self, number: int) -> tuple[int, int]:
     """(bucket, place of its last row) of the epoch's batch `number`."""

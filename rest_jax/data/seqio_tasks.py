@@ -269,13 +269,19 @@ def _row_source(
       return tf.data.Dataset.from_generator(epoch, output_signature=signature)
 
     def dataset_from_step(
-      self, step: int, *, batch: int, seed: int, shuffle: bool
+      self,
+      step: int,
+      *,
+      batch: int,
+      seed: int,
+      shuffle: bool,
+      places: np.ndarray | None,
     ) -> Any:
-      """All epochs in one stream, from a training step on."""
+      """Batch after batch from a training step on, of each the rows at `places`."""
       order = self._order(batch, seed, shuffle)
 
       def stream() -> Iterator[Example]:
-        for row in order.stream(step):
+        for row in order.stream(step, places):
           yield from examples_fn(rows, row, limits)
 
       return tf.data.Dataset.from_generator(stream, output_signature=signature)

@@ -25,6 +25,7 @@ def batches_from_task(
   overlong: row_index.Overlong = 'error',
   missing_reward: float = 0.0,
   sequence_length: Mapping[str, int] | None = None,
+  places: np.ndarray | None = None,
 ) -> 'TaskBatches':
   """An endless iterator over training batches of a SeqIO task or mixture.
 
@@ -47,6 +48,8 @@ def batches_from_task(
     overlong: 'error', 'truncate' or 'drop'; counted in `counts`.
     missing_reward: reward of examples that have none, where others do.
     sequence_length: passed to the tasks' preprocessors, for those that need it.
+    places: which rows of a batch this host fills; the others are empty. Of a mixture
+      all are read even so, since which examples are in a batch is known only then.
 
   Raises:
     ValueError: an unknown task (lists near names) or split, tasks of different
@@ -62,15 +65,17 @@ def batches_from_task(
     raise ValueError(f'{name} has no split {split!r}; known: {sorted(provider.splits)}')
   source: Any = getattr(provider, 'source', None)
   arguments: dict[str, Any] = {'seed': seed, 'shuffle': shuffle}
-  skip = start_step
+  skip, read = start_step, None
   if (
     hasattr(source, 'dataset_from_step')
     and provider.shuffle_buffer_size is None
     and np.array_equal(source.buckets, limits)
   ):
-    dataset = source.dataset_from_step(start_step, batch=batch, **arguments)
+    dataset = source.dataset_from_step(
+      start_step, batch=batch, places=places, **arguments
+    )
     dataset = provider.preprocess_postcache(dataset, sequence_length, seed=seed)
-    skip = 0
+    skip, read = 0, places
   elif source is not None:
     dataset = _task_dataset(provider, split, sequence_length, **arguments)
   else:
@@ -82,6 +87,7 @@ def batches_from_task(
     limits=limits,
     overlong=overlong,
     missing_reward=missing_reward,
+    places=read,
   )
   for _ in range(skip):
     next(result)
@@ -166,6 +172,7 @@ def _mixed(
 class TaskBatches(Iterator[batches.Batch]):
   """Deals a tf.data stream of examples to length buckets; see `batches_from_task`.
 
+  `places`: where in a batch the stream's examples belong, None for all of it.
   `counts`: examples read, and sources and candidates truncated or dropped, so far.
   """
 
@@ -178,11 +185,13 @@ class TaskBatches(Iterator[batches.Batch]):
     limits: np.ndarray,  # [buckets, 2]
     overlong: row_index.Overlong,
     missing_reward: float,
+    places: np.ndarray | None = None,
   ):
     self.counts: collections.Counter[str] = collections.Counter()
     self._examples = dataset.as_numpy_iterator()
     self._rewarded = 'rewards' in dataset.element_spec
     self._batch = batch
+    self._places = np.arange(batch) if places is None else places
     self._samples = samples
     self._limits = limits
     self._overlong = overlong
@@ -200,7 +209,7 @@ class TaskBatches(Iterator[batches.Batch]):
       ]
       bucket = min(int(max(fits)), len(self._limits) - 1)
       self._waiting[bucket].append(row)
-      if len(self._waiting[bucket]) == self._batch:
+      if len(self._waiting[bucket]) == len(self._places):
         rows, self._waiting[bucket] = self._waiting[bucket], []
         return self._assemble(rows, bucket)
 
@@ -253,6 +262,6 @@ class TaskBatches(Iterator[batches.Batch]):
       target_length=target_length,
       rewards=self._rewarded,
     )
-    for place, row in enumerate(rows):
+    for place, row in zip(self._places.tolist(), rows, strict=True):
       batches.fill_row(features, place, **row)
     return features

@@ -12,6 +12,7 @@ from rest_jax.stages import artifact, fitting, improve_data, policies
 from rest_jax.stages import held_out as held_out_lib
 from rest_jax.stages import progress as progress_lib
 from rest_jax.training import loop, objectives
+from rest_jax.training import mesh as mesh_lib
 
 VERSION = 1
 
@@ -169,6 +170,7 @@ def improve(
       mix_with=mix_with,
       seed=seed,
       start_step=loop.resume_step(work.scratch) or 0,
+      places=mesh_lib.host_rows(run.mesh, batch_size),
     )
     modules = {objectives.REFERENCE: t5.T5, objectives.VALUE: heads.ScalarHeadT5}
     fitted = fitting.fit(

@@ -26,6 +26,7 @@ def batch_fn(
   mix_with: Sequence[tuple[str, float]],
   seed: int,
   start_step: int,
+  places: np.ndarray,
 ) -> BatchFn:
   """Returns step -> batch over what the filter keeps of D_g.
 
@@ -42,6 +43,7 @@ def batch_fn(
     mix_with: (task or mixture, rate) pairs to mix in; this step's task has rate 1.
     seed: of the order.
     start_step: the first step that will be asked for; from there in order.
+    places: which rows of a batch this host fills.
 
   Raises:
     ValueError: `mix_with` without SeqIO.
@@ -59,6 +61,7 @@ def batch_fn(
       keep_fn=keep,
       batch=batch_size,
       seed=seed,
+      places=places,
       **shape,
     )
     return reader.batch
@@ -77,7 +80,7 @@ def batch_fn(
   if mix_with:
     task = seqio_tasks.register_mixture(f'{task}_mixture', [(task, 1.0), *mix_with])
   stream = task_batches.batches_from_task(
-    task, batch=batch_size, seed=seed, start_step=start_step, **shape
+    task, batch=batch_size, seed=seed, start_step=start_step, places=places, **shape
   )
   expected = start_step
 

@@ -15,6 +15,7 @@ from rest_jax.interop import initial_checkpoint as initial_checkpoint_lib
 from rest_jax.models import t5
 from rest_jax.stages import artifact, fitting, policies
 from rest_jax.training import hosts, objectives
+from rest_jax.training import mesh as mesh_lib
 from rest_jax.training import optimiser as optimiser_lib
 
 VERSION = 1
@@ -96,7 +97,9 @@ def supervise(
       'buckets': buckets.training_buckets(task_feature_lengths, bucket_shares),
       'seed': seed,
     }
-    data = batches.GroupBatches(corpus.path / 'train', **shape)
+    data = batches.GroupBatches(
+      corpus.path / 'train', places=mesh_lib.host_rows(run.mesh, batch_size), **shape
+    )
     held_out = batches.GroupBatches(corpus.path / 'validation', **shape)
     fitted = fitting.fit(
       work,

@@ -14,6 +14,7 @@ from rest_jax.rewards import inputs as inputs_lib
 from rest_jax.stages import artifact, fitting, policies, score
 from rest_jax.stages import rated as rated_lib
 from rest_jax.training import hosts, reward_objectives
+from rest_jax.training import mesh as mesh_lib
 
 VERSION = 1
 RANK_AGREEMENT = 'rank_agreement'
@@ -125,6 +126,7 @@ def train_reward(
         {'inputs': source_length, 'targets': lengths[1]}, bucket_shares
       ),
       seed=seed,
+      places=mesh_lib.host_rows(run.mesh, batch_size),
     )
 
     def evaluate(reward_params: Any) -> dict[str, float]:

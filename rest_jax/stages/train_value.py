@@ -108,6 +108,7 @@ def train_value(
         buckets=buckets.training_buckets(task_feature_lengths),
         seed=seed,
         window_row_groups=window_row_groups,
+        places=mesh_lib.host_rows(run.mesh, batch_size),
       )
 
     train = candidates(held_out_fraction, 1.0)
@@ -226,7 +227,7 @@ def measure(
     rows = np.flatnonzero(index.row_bucket == bucket)
     for begin in range(0, len(rows), data.batch_size):
       mine = rows[begin : begin + data.batch_size]
-      batch = data.batch_of_rows(mine, bucket, num_rows=data.batch_size)
+      batch = data.batch_of_rows(mine, bucket)
       placed = mesh_lib.put_batch(mesh, batch)
       pair = _values_and_returns(params, placed, config=config, discount=discount)
       # [candidates, length] each: the kept slots stand in the order of the index.

@@ -276,23 +276,40 @@ def batch_shards(mesh: Mesh) -> int:
   return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
+def host_rows(mesh: Mesh, batch: int) -> np.ndarray:
+  """[rows] int, which rows of a batch lie on this host's devices, rising.
+
+  Raises:
+    ValueError: the mesh does not divide the batch.
+  """
+  _check_divides(mesh, batch, 'a batch')
+  slices = batch_sharding(mesh).addressable_devices_indices_map((batch,)).values()
+  mine = {row for (rows,) in slices for row in range(*rows.indices(batch))}
+  return np.array(sorted(mine))
+
+
+def _check_divides(mesh: Mesh, rows: int, name: str) -> None:
+  shards = batch_shards(mesh)
+  if rows % shards:
+    raise ValueError(
+      f'{name} has {rows} rows, which the {shards} parts of a batch (mesh '
+      f'data={mesh.shape["data"]} x fsdp={mesh.shape["fsdp"]}) do not divide: the '
+      f'batch size must be a multiple of {shards}'
+    )
+
+
 def put_batch(mesh: Mesh, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
   """Puts a batch on the mesh, its leading axis spread over data and fsdp.
 
-  With several hosts each passes the whole batch, the same, and its devices take
-  their rows. A scalar goes to every device whole.
+  With several hosts each passes a batch of the full size, and its devices take
+  their rows: those of `host_rows`. A scalar goes to every device whole.
 
   Raises:
     ValueError: the mesh does not divide a batch; names the array.
   """
-  shards = batch_shards(mesh)
   for name, array in batch.items():
-    if np.ndim(array) and np.shape(array)[0] % shards:
-      raise ValueError(
-        f'{name!r} has {np.shape(array)[0]} rows, which the {shards} parts of a batch '
-        f'(mesh data={mesh.shape["data"]} x fsdp={mesh.shape["fsdp"]}) do not divide: '
-        f'the batch size must be a multiple of {shards}'
-      )
+    if np.ndim(array):
+      _check_divides(mesh, np.shape(array)[0], repr(name))
   shardings = {
     name: batch_sharding(mesh) if np.ndim(array) else replicated(mesh)
     for name, array in batch.items()

@@ -35,6 +35,21 @@ def make(sets, **changes):
   return batches.GroupBatches(sets[0] / 'groups', **{**arguments, **changes})
 
 
+def test_a_host_reads_its_own_rows_alone(sets, monkeypatch):
+  whole, places = make(sets), np.array([0, 3])
+  mine = make(sets, places=places)
+  read, row = [], mine.reader.row
+  monkeypatch.setattr(mine.reader, 'row', lambda n: (read.append(n), row(n))[1])
+  for step in range(30):
+    expected, got = whole.batch(step), mine.batch(step)
+    for name, value in got.items():
+      np.testing.assert_array_equal(value[places], expected[name][places])
+      assert value.shape == expected[name].shape
+      assert not np.delete(value, places, axis=0).any()
+    assert read == whole.order.rows(step)[1][places].tolist()
+    read.clear()
+
+
 def candidates_in(batch):
   """(source number, candidate's first token) of every filled slot."""
   found = []

@@ -60,6 +60,17 @@ def test_the_same_batches_as_without_tensorflow(sets, shuffle):
     assert_equal_batches(data.batch(step), next(stream))
 
 
+@pytest.mark.parametrize('places', [[0, 1], [2, 3], [1]])
+def test_a_host_reads_its_own_rows_alone(sets, places):
+  data = expected(sets, batch=4, places=np.array(places))
+  stream = seqio_tasks.batches_from_task(
+    'improve_1', batch=4, start_step=2, places=np.array(places), **SHAPE
+  )
+  for step in range(2, int(3 * data.steps_per_epoch)):
+    assert_equal_batches(data.batch(step), next(stream))
+  assert stream.counts['examples'] == (step - 1) * len(places)
+
+
 @pytest.mark.parametrize('start', [1, 6, 17])
 def test_resuming_at_a_step(sets, start):
   data = expected(sets, batch=4)

@@ -1,3 +1,8 @@
+import json
+import os
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -6,6 +11,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 from rest_jax.training import mesh as mesh_lib
 from rest_jax.training.mesh import MeshConfig
+from tests import several_hosts
 
 P = PartitionSpec
 
@@ -118,6 +124,31 @@ def test_lists_as_gin_writes_them_are_rules_too():
   mesh = fake_mesh(2, 2, 2)
   assert spec(boxed((8, 8), 'embed', 'mlp'), mesh, rules=rules) == P('model')
   assert spec(boxed((8,), 'batch'), mesh, rules=rules) == P(('data', 'fsdp'))
+
+
+def test_each_host_has_its_rows_of_a_batch():
+  mesh = mesh_lib.make_mesh(devices=jax.devices()[:1])
+  assert mesh_lib.host_rows(mesh, 3).tolist() == [0, 1, 2]
+  port = several_hosts.free_port()
+  processes = [
+    subprocess.Popen(
+      [
+        *(sys.executable, '-m', 'tests.training.rows_of_hosts'),
+        *map(str, (port, 2, index)),
+      ],
+      env=os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=2'},
+      stdout=subprocess.PIPE,
+      text=True,
+    )
+    for index in range(2)
+  ]
+  rows = [json.loads(process.communicate(timeout=300)[0]) for process in processes]
+  assert sorted(rows) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
+def test_a_batch_that_does_not_divide_has_no_rows_of_a_host():
+  with pytest.raises(ValueError, match='a batch has 3 rows, which the 4 parts'):
+    mesh_lib.host_rows(fake_mesh(2, 2, 2), 3)
 
 
 def test_put_batch_keeps_the_values():
