@@ -1,6 +1,6 @@
 """One of several processes of one mesh; prints as JSON its rows of a batch of 8.
 
-  python -m tests.training.rows_of_hosts PORT COUNT INDEX
+PORT, COUNT and INDEX are the arguments of `python -m tests.training.rows_of_hosts`.
 """
 
 import json
