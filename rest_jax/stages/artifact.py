@@ -115,6 +115,7 @@ class Work:
     self.host_scratch.mkdir(parents=True, exist_ok=True)
     self._cost_path = self.host_scratch / COST_FILE
     self._meter = cost_lib.Meter(num_devices, self._previous_cost())
+    self.save_cost()  # an attempt that is killed at once is one, too
 
   def devices(self) -> contextlib.AbstractContextManager[None]:
     """Counts the time inside the context as device time."""
