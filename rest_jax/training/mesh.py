@@ -283,8 +283,9 @@ def host_rows(mesh: Mesh, batch: int) -> np.ndarray:
     ValueError: the mesh does not divide the batch.
   """
   _check_divides(mesh, batch, 'a batch')
-  slices = batch_sharding(mesh).addressable_devices_indices_map((batch,)).values()
-  mine = {row for (rows,) in slices for row in range(*rows.indices(batch))}
+  indices = batch_sharding(mesh).addressable_devices_indices_map((batch,)).values()
+  slices = [index[0] for index in indices if index is not None]
+  mine = {row for rows in slices for row in range(*rows.indices(batch))}
   return np.array(sorted(mine))
 
 
