@@ -231,6 +231,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
       folder / 'home',
       *size,
       'TRAIN_STEPS = 1',
+      'WARMUP_STEPS = 0',
     )
     finish(prepared, folder / 'corpus')
     scaling = rates(folder, given.steps, given.repeats, size)
