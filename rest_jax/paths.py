@@ -6,13 +6,15 @@ step is a rename. Object stores have no rename of a directory, but an object
 itself appears only when its upload has ended; there a directory is copied with
 its marker file (`stage.json`) last, and counts as complete once it is there.
 
-Remote paths go through `etils.epath` (gs:// needs TensorFlow or gcsfs, s3://
-needs TensorFlow-IO or s3fs).
+Remote paths go through `etils.epath`: gs:// needs TensorFlow or gcsfs (the extra gcs),
+s3:// needs s3fs (the extra s3), and in a run that has a path there gs:// needs gcsfs.
 """
 
 import contextlib
 import errno
+import functools
 import hashlib
+import importlib.util
 import io
 import json
 import os
@@ -22,7 +24,9 @@ import uuid
 from collections.abc import Iterator
 from typing import IO, Any
 
+import fsspec
 from etils import epath
+from etils.epath import gpath
 
 PathLike = str | os.PathLike[str]
 
@@ -34,16 +38,46 @@ def as_path(path: PathLike) -> epath.Path:
   """`path` as an `epath.Path`, with `~` expanded.
 
   Raises:
-    ValueError: `path` is empty.
+    ValueError: `path` is empty, or on s3:// without s3fs.
   """
   if not os.fspath(path):
     raise ValueError("path '' is empty: give a folder, gs://... or s3://...")
+  if is_s3(path):
+    _use_s3fs()
   return epath.Path(path).expanduser()
 
 
 def is_remote(path: PathLike) -> bool:
   """Whether `path` lies on an object store rather than on a mounted disk."""
   return '://' in os.fspath(path)
+
+
+def is_s3(path: PathLike) -> bool:
+  """Whether `path` lies on s3://."""
+  return os.fspath(path).startswith('s3://')
+
+
+@functools.cache
+def _use_s3fs() -> None:
+  """Has all remote paths go through fsspec, and nothing of s3:// remembered.
+
+  Where TensorFlow is installed `epath` would ask it, and it has no s3://. s3fs keeps
+  listings, to which other processes add meanwhile.
+  """
+  if importlib.util.find_spec('s3fs') is None:
+    raise ValueError("s3:// needs s3fs: pip install 'rest_jax[s3]'")
+  os.environ.setdefault('EPATH_USE_TF', '0')
+  gpath._is_tf_installed.cache_clear()
+  fsspec.config.conf.setdefault('s3', {}).setdefault('use_listings_cache', False)
+
+
+def modified_s(path: PathLike) -> float:
+  """When a file was written: seconds since 1970 by the clock of its disk or store."""
+  target = as_path(path)
+  if is_s3(target):  # of which `epath` says 0
+    found = fsspec.filesystem('s3').modified(os.fspath(target))
+    return float(found.timestamp())
+  return float(target.stat().mtime)
 
 
 def _aside(path: epath.Path) -> epath.Path:

@@ -134,7 +134,7 @@ def _hold_object(path: epath.Path) -> Iterator[None]:
 
 def _await_left_behind(path: epath.Path) -> None:
   """Returns when an object has not been renewed for too long; raises if it is."""
-  written = path.stat().mtime
+  written = paths.modified_s(path)
   age = _age_s(path)
   if age < STALE_S:
     logging.warning(
@@ -146,7 +146,7 @@ def _await_left_behind(path: epath.Path) -> None:
     )
   while age < STALE_S:
     time.sleep(POLL_S)
-    if path.stat().mtime != written:
+    if paths.modified_s(path) != written:
       raise _refusal(path, path.read_text())
     age = _age_s(path)
   logging.warning(
@@ -159,6 +159,6 @@ def _age_s(path: epath.Path) -> float:
   probe = path.parent / f'{path.name}.{os.urandom(4).hex()}'
   probe.write_text('')
   try:
-    return float(probe.stat().mtime - path.stat().mtime)
+    return paths.modified_s(probe) - paths.modified_s(path)
   finally:
     probe.unlink()
