@@ -20,6 +20,7 @@ from etils import epath
 from flax import serialization, traverse_util
 
 from rest_jax import paths
+from rest_jax.training import checkpoint_copies
 
 FILE = 'checkpoint'
 VERSIONS = (2, 3)
@@ -93,15 +94,16 @@ def _relative_path(folder: epath.Path, name: str, spec: Mapping[str, Any]) -> st
 
 
 def _read_array(path: epath.Path, name: str) -> np.ndarray:
-  base = path if paths.is_remote(path) else f'file://{path.resolve()}'
-  spec = {
-    'driver': 'zarr',
-    'kvstore': f'{base}/',
-    # Else a chunk whose file is missing would be read as zeros.
-    'fill_missing_data_reads': False,
-  }
   try:
-    return ts.open(spec, open=True, read=True).result().read().result()
+    with checkpoint_copies.fetched(path) as local:
+      base = local if paths.is_remote(local) else f'file://{local.resolve()}'
+      spec = {
+        'driver': 'zarr',
+        'kvstore': f'{base}/',
+        # Else a chunk whose file is missing would be read as zeros.
+        'fill_missing_data_reads': False,
+      }
+      return ts.open(spec, open=True, read=True).result().read().result()
   except (ValueError, OSError) as error:
     reason = str(error).splitlines()[0][:200]
     raise ValueError(

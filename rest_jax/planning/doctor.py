@@ -125,7 +125,7 @@ def seen_by_all(model_dir: paths.PathLike) -> Check:
       name,
       'failed',
       f'what the first host writes to {model_dir} is not seen here: {wrong}',
-      'choose a MODEL_DIR that all hosts reach: a network disk, gs:// or s3://',
+      'choose a MODEL_DIR that all hosts reach: a network disk or gs://',
     )
   return Check(name, 'ok', f'all {hosts.count()} hosts see {model_dir}')
 

@@ -8,13 +8,14 @@ A finished policy is a directory that T5X, or Orbax alone, reads:
   orbax.checkpoint.PyTreeCheckpointer().restore('.../checkpoint_<step>/state')
 
 It appears in one step, complete. Training in progress is kept by
-`TrainingCheckpoints` in Orbax's own layout, one directory per step.
+`TrainingCheckpoints` in Orbax's own layout, one directory per step. For s3:// Orbax
+reads and writes local copies of either (`checkpoint_copies`).
 """
 
 import json
 import logging as standard_logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -25,6 +26,7 @@ from etils import epath
 from flax import linen as nn
 
 from rest_jax import paths
+from rest_jax.training import checkpoint_copies
 
 PREFIX = 'checkpoint_'
 ITEM = 'state'
@@ -71,14 +73,21 @@ def save_params(path: paths.PathLike, params: Any, *, step: int) -> epath.Path:
 
   Returns:
     The checkpoint's directory.
+
+  Raises:
+    ValueError: on s3://, where there are several hosts.
   """
+  checkpoint_copies.refuse_several_hosts(path)
   target = paths.as_path(path) / f'{PREFIX}{int(step)}'
   tree = {
     'target': params,
     'state': {'step': np.asarray(step, np.int32), 'param_states': {}},
   }
-  with _checkpointer(params) as checkpointer:
-    checkpointer.save(_absolute(target) / ITEM, ocp.args.PyTreeSave(tree), force=True)
+  with (
+    checkpoint_copies.replaced(_absolute(target) / ITEM) as folder,
+    _checkpointer(params) as checkpointer,
+  ):
+    checkpointer.save(folder, ocp.args.PyTreeSave(tree), force=True)
   return target
 
 
@@ -110,7 +119,7 @@ def latest_checkpoint(directory: paths.PathLike) -> epath.Path:
   found = [
     folder / name
     for name in names
-    if _NAME.fullmatch(name) and (folder / name / ITEM).exists()
+    if _NAME.fullmatch(name) and checkpoint_copies.is_whole(folder / name / ITEM)
   ]
   if not found:
     raise ValueError(
@@ -138,25 +147,26 @@ def load_params(
       is damaged.
   """
   folder = _item(path)
-  stored = stored_shapes(path)
-  if abstract is None:
-    abstract = stored
-  abstract = nn.meta.unbox(abstract)
-  _check_match(folder, _flat(stored), _flat(abstract))
-  if shardings is None:
-    shardings = jax.tree.map(lambda _: None, abstract)
-    restore_args = jax.tree.map(_restore_arg, abstract)
-  else:
-    restore_args = jax.tree.map(_restore_arg, abstract, shardings)
-  try:
-    return _restore(folder, abstract, restore_args)
-  except Exception as error:
-    name = _first_unreadable(folder, _flat(restore_args))
-    raise ValueError(
-      f'{folder} is damaged: parameter {name!r} cannot be read '
-      f'({_first_line(error)}). A file in it was cut short or lost: use another '
-      'checkpoint, or make this one again'
-    ) from error
+  with checkpoint_copies.fetched(folder) as local:
+    stored = _stored_shapes(folder, local)
+    if abstract is None:
+      abstract = stored
+    abstract = nn.meta.unbox(abstract)
+    _check_match(folder, _flat(stored), _flat(abstract))
+    if shardings is None:
+      shardings = jax.tree.map(lambda _: None, abstract)
+      restore_args = jax.tree.map(_restore_arg, abstract)
+    else:
+      restore_args = jax.tree.map(_restore_arg, abstract, shardings)
+    try:
+      return _restore(local, abstract, restore_args)
+    except Exception as error:
+      name = _first_unreadable(local, _flat(restore_args))
+      raise ValueError(
+        f'{folder} is damaged: parameter {name!r} cannot be read '
+        f'({_first_line(error)}). A file in it was cut short or lost: use another '
+        'checkpoint, or make this one again'
+      ) from error
 
 
 def _restore_arg(leaf: Any, sharding: Any = None) -> ocp.RestoreArgs:
@@ -199,9 +209,15 @@ def stored_shapes(path: paths.PathLike) -> Any:
     ValueError: there is no such checkpoint, or its list of parameters is damaged.
   """
   folder = _item(path)
+  with checkpoint_copies.fetched(folder) as local:
+    return _stored_shapes(folder, local)
+
+
+def _stored_shapes(folder: epath.Path, local: epath.Path) -> Any:
+  """As `stored_shapes`, of a folder that Orbax reads in another place."""
   try:
     with _checkpointer() as checkpointer:
-      tree = checkpointer.metadata(folder).item_metadata.tree
+      tree = checkpointer.metadata(local).item_metadata.tree
   except Exception as error:
     raise ValueError(
       f'{folder} is damaged: its list of parameters cannot be read '
@@ -292,14 +308,23 @@ class TrainingCheckpoints:
   Args:
     directory: made if absent.
     keep: how many to keep, at least 1; 2 and more can survive a damaged one.
+
+  Raises:
+    ValueError: on s3://, where there are several hosts.
   """
 
   def __init__(self, directory: paths.PathLike, *, keep: int = 2):
     if keep < 1:
       raise ValueError(f'keep={keep} must be at least 1')
+    checkpoint_copies.refuse_several_hosts(directory)
     self.directory = _absolute(paths.as_path(directory))
     self._keep = keep
     self._manager: Any = None
+    self._folder = self.directory  # Orbax's
+    self._mirror: checkpoint_copies.Mirror | None = None
+    if paths.is_s3(self.directory):
+      self._mirror = checkpoint_copies.Mirror(self.directory, keep=keep)
+      self._folder = self._mirror.folder
 
   def save(self, step: int, snapshot: Snapshot) -> None:
     """Starts to write a checkpoint; the arrays may be donated when it returns."""
@@ -309,7 +334,12 @@ class TrainingCheckpoints:
     }
     if snapshot.best_params is not None:
       items['best_params'] = ocp.args.PyTreeSave(snapshot.best_params)
-    self._open().save(step, args=ocp.args.Composite(**items), force=True)
+    if self._mirror is not None:
+      self._mirror.wait()  # for what Orbax is about to remove, perhaps
+    manager = self._open()
+    manager.save(step, args=ocp.args.Composite(**items), force=True)
+    if self._mirror is not None:
+      self._mirror.send(step, manager.wait_until_finished)
 
   def restore(self, abstract_state: Any) -> tuple[int, Snapshot] | None:
     """The newest readable checkpoint, into the shardings of `abstract_state`.
@@ -322,7 +352,7 @@ class TrainingCheckpoints:
         model or the optimiser has changed.
     """
     self.wait()  # a step is listed from the moment its writing begins
-    for step in sorted(self._open().all_steps(), reverse=True):
+    for step in self._steps():
       try:
         return step, self._restore(step, abstract_state)
       except MismatchError:
@@ -339,13 +369,34 @@ class TrainingCheckpoints:
         self._move_aside(step, aside)
     return None
 
+  def _steps(self) -> Iterator[int]:
+    """The newest first, each where Orbax can read it when it is asked for."""
+    if self._mirror is None:
+      yield from sorted(self._open().all_steps(), reverse=True)
+      return
+    for step in checkpoint_copies.steps(self.directory):
+      self._close_manager()  # it looks into the folder once
+      self._mirror.fetch(step)
+      yield step
+
   def wait(self) -> None:
     """Waits until what was saved is on disk; raises what went wrong there."""
-    if self._manager is not None:
+    if self._mirror is not None:
+      self._mirror.wait()  # for Orbax, too
+    elif self._manager is not None:
       self._manager.wait_until_finished()
 
   def close(self) -> None:
     """Waits, and releases the threads."""
+    try:
+      if self._mirror is not None:
+        self._mirror.wait()
+    finally:
+      self._close_manager()
+      if self._mirror is not None:
+        self._mirror.close()
+
+  def _close_manager(self) -> None:
     if self._manager is not None:
       manager, self._manager = self._manager, None
       manager.close()
@@ -357,7 +408,7 @@ class TrainingCheckpoints:
         max_to_keep=self._keep, cleanup_tmp_directories=True
       )
       self._manager = ocp.CheckpointManager(
-        self.directory,
+        self._folder,
         options=options,
         item_names=('state', 'best_params', 'record'),
         item_handlers={
@@ -369,17 +420,24 @@ class TrainingCheckpoints:
     return self._manager
 
   def _move_aside(self, step: int, aside: epath.Path) -> None:
-    self.close()
+    self._close_manager()
     if jax.process_index() == 0:
       paths.remove_tree(aside)
-      aside.parent.mkdir(parents=True, exist_ok=True)
-      (self.directory / str(step)).rename(aside)
+      folder = self.directory / str(step)
+      if paths.is_remote(folder):  # a store has no rename, and no empty folders
+        paths.copy_tree(folder, aside)
+        checkpoint_copies.remove(folder)
+        paths.remove_tree(self._folder / str(step))
+      else:
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        folder.rename(aside)
     ocp.multihost.sync_global_processes(f'unreadable_{step}')
 
   def _restore(self, step: int, abstract_state: Any) -> Snapshot:
-    folder = self.directory / str(step)
+    folder = self._folder / str(step)
     wanted = abstract_state._asdict()
-    _check_state(folder, self._open().item_metadata(step)['state'].tree, wanted)
+    stored = self._open().item_metadata(step)['state'].tree
+    _check_state(self.directory / str(step), stored, wanted)
     items = {
       'state': _pytree_restore(wanted),
       'record': ocp.args.JsonRestore(),

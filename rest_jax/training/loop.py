@@ -25,9 +25,9 @@ import numpy as np
 from absl import logging
 
 from rest_jax import paths
+from rest_jax.training import checkpoint_copies, hosts, preemption
 from rest_jax.training import checkpoints as checkpoints_lib
 from rest_jax.training import events as events_lib
-from rest_jax.training import hosts, preemption
 from rest_jax.training import step as step_lib
 
 CHECKPOINTS_DIR = 'checkpoints'
@@ -109,8 +109,7 @@ class _Batches:
 def resume_step(work_dir: paths.PathLike) -> int | None:
   """The step from which `fit` would go on in this directory; None for the start."""
   folder = paths.as_path(work_dir) / CHECKPOINTS_DIR
-  names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-  return max((int(name) for name in names if name.isdecimal()), default=None)
+  return next(iter(checkpoint_copies.steps(folder)), None)
 
 
 def fit(
