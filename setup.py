@@ -75,6 +75,9 @@ EXTRAS_REQUIRE = {
   # Paths that begin with gs:// or s3://.
   'gcs': ['etils[epath-gcs]>=1.9'],
   's3': ['etils[epath-s3]>=1.9'],
+  # An s3:// of this machine, for the tests. requirements.lock has neither this nor s3:
+  # botocore wants python-dateutil below 3.
+  's3_dev': ['etils[epath-s3]>=1.9', 'flask>=3.0', 'flask-cors>=5.0', 'moto[s3]>=5.1'],
 }
 
 # Files that are not Python, for each package.

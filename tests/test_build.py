@@ -35,6 +35,8 @@ DISTRIBUTIONS = {
   'google': 'protobuf',
   'ml_dtypes': 'ml-dtypes',
   'orbax': 'orbax-checkpoint',
+  'moto': None,
+  's3fs': None,
   't5x': None,
   'torch': None,
   'transformers': None,

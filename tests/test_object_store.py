@@ -1,71 +1,103 @@
 """A run whose MODEL_DIR is on an object store makes what one on a disk makes."""
 
+import contextlib
 import os
+import signal
+import socket
 import subprocess
 import sys
 import time
-import urllib.request
+from typing import NamedTuple
 
+import numpy as np
 import pytest
 
 from rest_jax import paths
 from tests import minimal_run, several_hosts, survival
+from tests.training import killed_run
 
-pytestmark = pytest.mark.slow
+# A run and what it is compared with, over thousands of requests.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-object_store = pytest.importorskip(
-  'tests.object_store', reason='needs the extras gcs and dev', exc_type=ImportError
+COPY = (
+  'import sys; from tests import minimal_run; minimal_run._block()\n'
+  'from rest_jax import paths; paths.copy_tree(*sys.argv[1:])'
 )
-MODEL_DIR = f'gs://{object_store.BUCKET}/runs/one'
 
 
-@pytest.fixture(scope='module')
-def store():
-  """The environment of processes that have the store."""
+class Store(NamedTuple):
+  """A store of this machine."""
+
+  root: str  # of all paths in it
+  environment: dict[str, str]  # of processes that have it
+
+  def python(self, *arguments):
+    return subprocess.run(
+      [sys.executable, *arguments],
+      cwd=minimal_run.ROOT,
+      env=self.environment,
+      capture_output=True,
+      text=True,
+      timeout=290,
+      check=False,
+    )
+
+  def copy(self, url, folder):
+    copied = self.python('-c', COPY, url, str(folder))
+    assert copied.returncode == 0, copied.stderr[-3000:]
+
+
+@contextlib.contextmanager
+def running(scheme):
+  name = f'tests.{scheme}_store'
+  module = pytest.importorskip(
+    name, reason='needs the extras gcs and dev, or s3_dev', exc_type=ImportError
+  )
   port = several_hosts.free_port()
-  command = [sys.executable, '-m', 'tests.object_store', str(port)]
   server = subprocess.Popen(
-    command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    [sys.executable, '-m', name, str(port)],
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.DEVNULL,
   )
   try:
     end = time.monotonic() + 60
     while True:
       try:
-        urllib.request.urlopen(f'http://127.0.0.1:{port}/', timeout=5).close()
+        socket.create_connection(('127.0.0.1', port), timeout=5).close()
         break
       except OSError:
         assert server.poll() is None and time.monotonic() < end
         time.sleep(0.1)
-    yield os.environ | object_store.environment(port)
+    yield Store(f'{scheme}://{module.BUCKET}', os.environ | module.environment(port))
   finally:
     server.kill()
     server.wait()
 
 
-def _python(store, *arguments):
-  return subprocess.run(
-    [sys.executable, *arguments],
-    cwd=minimal_run.ROOT,
-    env=store,
-    capture_output=True,
-    text=True,
-    timeout=290,
-    check=False,
-  )
+@pytest.fixture(scope='module')
+def gs():
+  with running('gs') as store:
+    yield store
 
 
-def test_a_run_on_an_object_store_makes_the_same(store, tmp_path, tmp_path_factory):
+@pytest.fixture(scope='module')
+def s3():
+  with running('s3') as store:
+    yield store
+
+
+@pytest.mark.parametrize('scheme', ['gs', 's3'])
+def test_a_run_on_an_object_store_makes_the_same(
+  scheme, request, tmp_path, tmp_path_factory
+):
+  store = request.getfixturevalue(scheme)
   one = minimal_run.finished(tmp_path_factory)
+  url = f'{store.root}/runs/one'
   arguments = ['rest', *survival.BINDINGS]
-  # TensorFlow, where it is there, would take these paths to Google itself.
-  first = _python(store, '-m', 'tests.minimal_run', MODEL_DIR, '--block', *arguments)
+  # TensorFlow, where it is there, would take gs:// to Google itself.
+  first = store.python('-m', 'tests.minimal_run', url, '--block', *arguments)
   assert first.returncode == 0, first.stderr[-3000:]
-  copy = (
-    'import sys; from tests import minimal_run; minimal_run._block()\n'
-    'from rest_jax import paths; paths.copy_tree(*sys.argv[1:])'
-  )
-  copied = _python(store, '-c', copy, MODEL_DIR, str(tmp_path / 'run'))
-  assert copied.returncode == 0, copied.stderr[-3000:]
+  store.copy(url, tmp_path / 'run')
   assert not (tmp_path / 'run' / '.lock').exists()
   found = minimal_run.fingerprints(tmp_path / 'run')
   assert {'bc', 'reward_model', 'grow_1', 'score_1', 'improve_1_1'} <= found.keys()
@@ -73,3 +105,67 @@ def test_a_run_on_an_object_store_makes_the_same(store, tmp_path, tmp_path_facto
   assert survival.differences(one, tmp_path / 'run', of=found) == []
   events = list((tmp_path / 'run' / 'bc' / 'events').iterdir())
   assert {path.name.split('.')[0] for path in events} == {'metrics', 'events'}
+
+
+KILLED = """
+import os, signal, sys
+from rest_jax import paths
+from tests.training import killed_run
+
+copy, sent = paths.copy_tree, []
+
+def cut(source, target, *, last=None):
+  sent.extend([target] if last else [])
+  if last is None or len(sent) < 2:
+    return copy(source, target, last=last)
+  copy(source / 'state', target / 'state')
+  os.kill(os.getpid(), signal.SIGKILL)
+
+paths.copy_tree = cut
+killed_run.main(sys.argv[1])
+"""
+
+
+def test_training_goes_on_after_a_kill_half_way_of_an_upload(s3, tmp_path):
+  url = f'{s3.root}/training'
+  killed = s3.python('-c', KILLED, url)
+  assert killed.returncode == -signal.SIGKILL, killed.stderr[-3000:]
+  s3.copy(url, tmp_path / 'left')
+  left = {path.name: path for path in (tmp_path / 'left' / 'checkpoints').iterdir()}
+  assert left.keys() == {'7', '14'}
+  assert (left['14'] / 'state').exists() and not (left['14'] / 'record').exists()
+  resumed = s3.python(
+    '-c',
+    'import sys\nfrom rest_jax.training import loop\nfrom tests.training import '
+    'killed_run\nprint(loop.resume_step(sys.argv[1]))\nkilled_run.main(sys.argv[1])',
+    url,
+  )
+  assert resumed.returncode == 0, resumed.stderr[-3000:]
+  assert resumed.stdout.splitlines()[0] == '7'
+  s3.copy(url, tmp_path / 'resumed')
+  steps = {path.name for path in (tmp_path / 'resumed' / 'checkpoints').iterdir()}
+  assert steps == {'56', '60'}
+  killed_run.main(tmp_path / 'whole')
+  expected, found = (
+    np.load(tmp_path / name / 'result.npz') for name in ('whole', 'resumed')
+  )
+  assert expected.keys() == found.keys()
+  for key in expected:
+    np.testing.assert_array_equal(found[key], expected[key], err_msg=key)
+
+
+LEFT_BEHIND = """
+import sys
+from rest_jax import paths
+from rest_jax.stages import lock
+
+lock.SETTLING_S, lock.STALE_S, lock.POLL_S = 0.0, 3.0, 0.5
+paths.write_text_atomic(sys.argv[1] + '/.lock', '{}')
+with lock.hold(sys.argv[1]):
+  print('taken over')
+"""
+
+
+def test_a_lock_on_s3_that_was_left_behind_is_taken_over(s3):
+  found = s3.python('-c', LEFT_BEHIND, f'{s3.root}/locked')
+  assert found.stdout == 'taken over\n', found.stderr[-3000:]

@@ -10,7 +10,6 @@ that step is made: while other steps, and a checkpoint perhaps, are under way.
 import functools
 import json
 import os
-import pathlib
 import signal
 import sys
 
@@ -18,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rest_jax import paths
 from rest_jax.training import events as events_lib
 from rest_jax.training import loop
 from rest_jax.training import mesh as mesh_lib
@@ -73,7 +73,8 @@ def main(directory, kill_step=None):
   opt_leaves = jax.tree.leaves(result.state.opt_state)
   arrays |= {f'opt/{i}': np.asarray(x) for i, x in enumerate(opt_leaves)}
   story = json.dumps([result.history, result.best_step, result.best_metric])
-  np.savez(pathlib.Path(directory) / 'result.npz', story=story, **arrays)
+  with paths.open_atomic(paths.as_path(directory) / 'result.npz', 'wb') as file:
+    np.savez(file, story=story, **arrays)
   assert jnp.isfinite(result.best_metric)
 
 

@@ -1,6 +1,6 @@
 """A gs:// of this machine: Google's JSON API as gcp-storage-emulator has it, in memory.
 
-  python -m tests.object_store PORT
+  python -m tests.gs_store PORT
 
 TensorStore and gcsfs ask for more than the emulator has: that an object is written or
 read on a condition of its generation, that reads tell it, listings between two names,
