@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from rest_jax import main, rest
+from rest_jax.data import group_store, reward_store
 from rest_jax.stages import policies
 from tests import minimal_run
 
@@ -30,6 +31,14 @@ STAGES = {
   'evaluate_improve_2_1': 'evaluate',
 }
 FIGURES = ('reward_mean', 'gold_mean', 'bleu', 'chrf', 'kl_to_bc')
+MONITORS = (
+  'length_ratio',
+  'distinct_1',
+  'distinct_2',
+  'distinct_3',
+  'copy_rate',
+  'repetition_rate',
+)
 INTERVALS = tuple(name.removesuffix('_mean') for name in FIGURES[:4])
 
 
@@ -64,7 +73,7 @@ def test_the_summary_has_every_policy_in_order(finished):
   # A higher threshold on the same D_g keeps no more.
   assert 1 > rows[1]['kept_fraction'] >= rows[2]['kept_fraction'] > 0
   for row in rows:
-    for name in (*FIGURES, 'length_ratio', 'distinct_2', 'copy_rate'):
+    for name in (*FIGURES, *MONITORS):
       assert np.isfinite(row[name]), (row['name'], name)
     for name in INTERVALS:
       low, high = row[f'{name}_interval']
@@ -72,6 +81,24 @@ def test_the_summary_has_every_policy_in_order(finished):
     assert row['kl_interval'][0] <= row['kl_to_bc'] <= row['kl_interval'][1]
     assert 0 <= row['reward_mean'] <= 1 and 0 <= row['copy_rate'] <= 1
     assert row['num_sources'] == sources and row['num_samples'] == 2 * sources
+
+
+def test_the_summary_says_what_each_filter_kept(finished):
+  for grow in minimal_run.summary(finished)['grows']:
+    directories = (finished / f'{kind}_{grow["grow"]}' for kind in ('grow', 'score'))
+    rewards, lengths = [], []
+    for group_path, reward_path in reward_store.paired_shards(*directories):
+      rewards += reward_store.read_rewards(reward_path).for_training()
+      groups = group_store.read_groups(group_path)
+      lengths += [np.array([len(tokens) for tokens in g.tokens]) for g in groups]
+    for row in grow['thresholds']:
+      keep = [values > np.float32(row['threshold']) for values in rewards]
+      kept = [n[k].sum() for n, k in zip(lengths, keep, strict=True)]
+      assert 0 < row['kept_tokens'] == sum(kept) < row['tokens']
+      assert row['tokens'] == sum(n.sum() for n in lengths)
+      left = sum(k.any() for k in keep)
+      assert row['sources_left'] == left
+      assert row['emptied_sources'] == len(keep) - left
 
 
 def test_divergence_from_bc_is_0_for_bc_and_for_no_trained_policy(finished):

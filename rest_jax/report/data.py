@@ -21,11 +21,11 @@ class ReportData:
       `policies`: in the order trained, each {name, grow, improve, loss, threshold,
         kept_fraction, reward_mean, reward_interval [low, high], gold_mean,
         gold_interval, exact_match, bleu, bleu_interval, chrf, chrf_interval,
-        length_ratio, distinct_2, copy_rate, repetition_rate, kl_to_bc, kl_interval,
-        reward_gold_spearman, reward_gold_spearman_in_groups, num_sources,
-        num_samples}. BLEU and chrF run from 0 to 100, KL is in nats, rates and
-        fractions run from 0 to 1. Intervals are at 95 %. `grow` is null for a
-        policy outside Algorithm 1 (an online baseline).
+        length_ratio, distinct_1, distinct_2, distinct_3, copy_rate, repetition_rate,
+        kl_to_bc, kl_interval, reward_gold_spearman, reward_gold_spearman_in_groups,
+        num_sources, num_samples}. BLEU and chrF run from 0 to 100, KL is in nats,
+        rates and fractions run from 0 to 1. Intervals are at 95 %. `grow` is null for
+        a policy outside Algorithm 1 (an online baseline).
       `stages`: {name, stage, seconds, device_seconds, peak_memory_bytes,
         energy_joules, reused}.
       `reward_model`: {spearman, kendall, pearson, each also with _in_groups,
@@ -35,8 +35,8 @@ class ReportData:
         unfinished_fraction, duplicate_fraction, mean_length (tokens), gold_agreement
         and stale_gold_agreement (before the reward model's refresh): {spearman,
         spearman_in_groups}, probes: of the refreshed one, as above, or absent;
-        thresholds: [{improve, threshold, kept_fraction,
-        sources_left, emptied_sources}]}.
+        thresholds: [{improve, threshold, kept_fraction, sources_left,
+        emptied_sources, kept_tokens, tokens}]}.
       `human`: where people rated, {num_ratings, num_raters, num_candidates, systems:
         [{name, baseline, grow, improve, num_sources, rating_mean, rating_interval,
         difference, difference_interval, win_rate, win_rate_interval, wins, ties,

@@ -43,7 +43,9 @@ _QUALITY = (
 )
 _BEHAVIOUR = (
   _Measure('length_ratio', 'Length ratio', 2),
+  _Measure('distinct_1', 'Distinct-1', 3),
   _Measure('distinct_2', 'Distinct-2', 3),
+  _Measure('distinct_3', 'Distinct-3', 3),
   _Measure('copy_rate', 'Copied', 'percent'),
   _Measure('repetition_rate', 'Repeating', 'percent'),
   _Measure('reward_gold_spearman', 'ρ overall', 2),

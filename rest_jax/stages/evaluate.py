@@ -23,7 +23,8 @@ from rest_jax.stages import artifact, policies
 from rest_jax.stages import held_out as held_out_lib
 from rest_jax.stages import progress as progress_lib
 
-VERSION = 1
+VERSION = 2
+_DISTINCT = (1, 2, 3)  # the n of distinct-n
 
 
 def evaluate(
@@ -186,7 +187,7 @@ def _sampled(
     'kl_to_bc': (interval := intervals.bootstrap_mean(kl, seed=seed)).mean,
     'kl_interval': [interval.low, interval.high],
     'length_ratio': text_metrics.length_ratio(flat, references),
-    'distinct_2': text_metrics.distinct_n(texts, 2),
+    **{f'distinct_{n}': text_metrics.distinct_n(texts, n) for n in _DISTINCT},
     'copy_rate': text_metrics.copy_rate(flat, sources),
     'repetition_rate': text_metrics.repetition_rate(flat),
     'reward_gold_spearman': ranks['spearman'],

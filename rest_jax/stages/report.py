@@ -15,7 +15,7 @@ from rest_jax.report import page
 from rest_jax.report import probes as probes_report
 from rest_jax.stages import artifact
 
-VERSION = 1
+VERSION = 2
 # The curves that a reader looks at; the others are in metrics.jsonl.
 SHOWN_CURVES = {
   'loss': 'loss',
@@ -35,7 +35,9 @@ POLICY_KEYS = (
   'chrf',
   'chrf_interval',
   'length_ratio',
+  'distinct_1',
   'distinct_2',
+  'distinct_3',
   'copy_rate',
   'repetition_rate',
   'kl_to_bc',
@@ -241,6 +243,8 @@ def _grow(grown: Grown, trained: Sequence[Trained]) -> dict[str, Any]:
           'kept_fraction': kept['kept_fraction'],
           'sources_left': kept['kept_sources'],
           'emptied_sources': kept['emptied_sources'],
+          'kept_tokens': kept['kept_tokens'],
+          'tokens': kept['tokens'],
         }
       )
   return {

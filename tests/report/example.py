@@ -38,7 +38,9 @@ def _policy(
     'chrf': bleu + 19.4,
     'chrf_interval': [bleu + 18.5, bleu + 20.2],
     'length_ratio': 0.98 - 0.02 * improve,
+    'distinct_1': 0.108 - 0.2 * kl / 100,
     'distinct_2': 0.412 - 0.5 * kl / 100,
+    'distinct_3': 0.655 - 0.6 * kl / 100,
     'copy_rate': 0.012,
     'repetition_rate': 0.004 + kl / 900,
     'kl_to_bc': kl,
@@ -112,6 +114,8 @@ def _grow(grow: int) -> dict[str, Any]:
         'kept_fraction': kept[i],
         'sources_left': 1500 - 320 * i,
         'emptied_sources': 320 * i,
+        'kept_tokens': int(220_000 * kept[i]),
+        'tokens': 220_000,
       }
       for i in (1, 2, 3)
     ],

@@ -41,9 +41,9 @@ CONFIG = t5.T5Config(
 )
 
 
-def _save(work, module, ingested):
+def _save(work, module, ingested, seed=0):
   init = jax.jit(policies.init_fn(module, CONFIG))
-  params = nn.meta.unbox(init(jax.random.key(0)))
+  params = nn.meta.unbox(init(jax.random.key(seed)))
   vocabulary = ingested.path / policies.VOCABULARY_FILE
   policies.save_model(
     work.path, config=CONFIG, params=params, vocabulary=vocabulary, step=0
@@ -70,13 +70,13 @@ def reward_model(current, ingested):
   )
 
 
-def policy(current, ingested):
+def policy(current, ingested, *, name='bc', seed=0):
   """Random parameters, in the place of BC."""
 
   def build(work):
-    _save(work, t5.T5, ingested)
+    _save(work, t5.T5, ingested, seed)
 
-  inputs = {'corpus': ingested}
+  params, inputs = {'seed': seed}, {'corpus': ingested}
   return current.stage(
-    'supervise', name='bc', version=1, params={}, inputs=inputs, build=build
+    'supervise', name=name, version=1, params=params, inputs=inputs, build=build
   )
