@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import jax.test_util
 import numpy as np
+import optax
 import pytest
 
 from rest_jax.losses import behavioural_cloning as bc
@@ -142,6 +143,34 @@ def test_nothing_kept_is_zero_with_a_zero_gradient():
   assert sums.loss_sum == sums.weight_sum == sums.z_loss_sum == 0
   loss, gradient = _from_logits_gradient(*args, label_smoothing=0.1, z_loss=0.1)
   assert loss == 0 and not gradient.any()
+
+
+def test_everything_kept_is_plain_cross_entropy():
+  logits, targets, weights, keep = _logit_inputs()
+  args = (logits, targets, weights, jnp.ones_like(keep))
+  expected = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+  sums = _from_logits(*args)
+  np.testing.assert_allclose(sums.loss_sum, (weights * expected).sum(), rtol=1e-6)
+  # The two dropped by the other tests' `keep` count; padding still does not.
+  assert sums.weight_sum == weights.sum() > weights[keep].sum()
+  log_probs = token_log_probs.token_log_probs(logits, targets)
+  _, gradients = _gradient(log_probs, weights, args[3])
+  np.testing.assert_array_equal(gradients[0], -weights)
+
+
+def test_the_order_of_sources_and_of_candidates_does_not_matter():
+  log_probs, weights, keep = _inputs()
+  loss, (gradient, _) = _gradient(log_probs, weights, keep)
+  for rows, columns in (([1, 0], [0, 1, 2]), ([0, 1], [2, 0, 1]), ([1, 0], [1, 2, 0])):
+    moved = [
+      x[np.array(rows)][:, np.array(columns)] for x in (log_probs, weights, keep)
+    ]
+    found, (theirs, _) = _gradient(*moved)
+    # Sums in another order: the last bits differ.
+    np.testing.assert_allclose(found, loss, rtol=1e-6)
+    np.testing.assert_array_equal(
+      theirs, gradient[np.array(rows)][:, np.array(columns)]
+    )
 
 
 def test_sums_add_up_over_any_cut_of_the_batch():

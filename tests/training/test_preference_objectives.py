@@ -57,12 +57,13 @@ def test_a_preference_objective_is_its_equation_over_the_pairs(
   assert float(metrics['pair_accuracy'][0]) == sum(gap > 0 for gap in gaps)
 
 
-@pytest.mark.parametrize('objective', OBJECTIVES[1:2])
+@pytest.mark.parametrize('objective', OBJECTIVES)
 def test_padding_and_constant_rewards(objective):
-  expected = float(offline.loss_of(objective, offline.make_batch())[0])
+  expected, num_pairs, _ = offline.loss_of(objective, offline.make_batch())
+  assert float(num_pairs) == 2
   padded = offline.make_batch(source_length=8, length=9, fill=3)
   found = float(offline.loss_of(objective, padded)[0])
-  assert found == pytest.approx(expected, rel=1e-5)
+  assert found == pytest.approx(float(expected), rel=1e-5)
   constant = offline.make_batch() | {'rewards': np.ones((2, 3), np.float32)}
   loss_sum, weight_sum, _ = offline.loss_of(objective, constant)
   assert float(loss_sum) == float(weight_sum) == 0  # no pair of equal rewards
