@@ -156,6 +156,12 @@ class Ppo(OnlineObjective):
   trained beside the policy; they share no parameter. The KL to the reference is part
   of the token rewards.
 
+  Equal rewards do not give equal advantages, as they do in RLOO and GRPO. While the
+  critic says 0, a token's advantage is the reward times (discount * trace_decay)^k, k
+  tokens before the end: early ends are preferred. Later it is what the critic is
+  still wrong by, which whitening, and an optimiser that divides by the gradient's
+  size, bring back to a whole step: the policy goes on wandering, held by the KL.
+
   Attributes:
     clip_range: of the ratio to the behaviour policy.
     kl_weight: of the penalty a token, in units of the rewards.

@@ -5,15 +5,17 @@ ends at once.
 """
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rest_jax.data import group_store
 from rest_jax.models import t5
 from rest_jax.rewards import normalisers
-from rest_jax.sampling import decoder, draws
+from rest_jax.sampling import decoder, divergence, draws
 from rest_jax.sampling import sampler as sampler_lib
 from rest_jax.stages import grow, online, policies, score
 from rest_jax.training import online_objectives, optimiser
@@ -187,6 +189,56 @@ def test_equal_rewards_teach_nothing(house, tmp_path, name):
   assert curves['rollout_reward']['values'] == pytest.approx([0.1] * 3)
   assert curves['update_norm']['values'] == [0.0] * 3
   assert curves['rollout_kl_to_bc']['values'] == pytest.approx([0.0] * 3, abs=1e-4)
+
+
+class _KeptPpo(online_objectives.Ppo):
+  """PPO as it is, which keeps the policies that it is asked for."""
+
+  kept: ClassVar[list] = []
+
+  def policy(self, params):
+    self.kept.append(jax.device_get(super().policy(params)))
+    return super().policy(params)
+
+
+def test_equal_rewards_move_ppo_little_and_are_no_gain(house, tmp_path):
+  # The critic says 0 at first and 0.1 later: what it is wrong by is an advantage.
+  _KeptPpo.kept.clear()
+  found = _online(
+    house,
+    tmp_path,
+    Shortness(0.0),
+    objective=_KeptPpo(),
+    optimiser=optimiser.AdamW(learning_rate=3e-4),  # ppo.gin's
+    num_samples=10 * SOURCES * SAMPLES,
+    eval_period_phases=10,
+  )
+  curves = found.results['curves']
+  assert curves['rollout_reward']['values'] == pytest.approx([0.1] * 10)
+  value_loss = curves['value_loss']['values']
+  assert value_loss[-1] < 0.8 * value_loss[0]  # the critic learns the constant
+  # What a phase began with, the first and the last evaluation, and the choice.
+  last, chosen = _KeptPpo.kept[-2:]
+  _, inputs, samples = house
+  run = untrained.run(tmp_path)
+  start = policies.load_model(inputs['policy'].path, t5.T5, run)
+  groups = list(group_store.iterate_groups(samples.path))
+  moved = divergence.sequence_kl(
+    (start.config, jax.device_put(last)),
+    (start.config, start.params),
+    groups,
+    mesh=run.mesh,
+  )
+  # A next token's probability moves by no more than sqrt(KL / 2) (Pinsker).
+  assert 0 < np.max(moved) < 0.02
+  # No evaluation beats the start's: what the stage leaves is the policy it was given.
+  assert found.results['best_step'] == 0
+  for mine, theirs in zip(
+    jax.tree.leaves(chosen),
+    jax.tree.leaves(jax.device_get(start.params)),
+    strict=True,
+  ):
+    np.testing.assert_array_equal(mine, theirs)
 
 
 @pytest.fixture(scope='module')
