@@ -230,7 +230,7 @@ def test_equal_rewards_move_ppo_little_and_are_no_gain(house, tmp_path):
     mesh=run.mesh,
   )
   # A next token's probability moves by no more than sqrt(KL / 2) (Pinsker).
-  assert 0 < np.max(moved) < 0.02
+  assert 0 < np.max(moved) < 0.01
   # No evaluation beats the start's: what the stage leaves is the policy it was given.
   assert found.results['best_step'] == 0
   for mine, theirs in zip(
