@@ -2,6 +2,7 @@
 
 import tracemalloc
 import types
+import weakref
 
 import numpy as np
 import pytest
@@ -54,10 +55,6 @@ def _count(samples, rewards):
   return improve_data.count(filters.SourcePercentile(50), samples, rewards)
 
 
-def _fit(samples, rewards):
-  return improve_data.fitted(filters.GlobalQuantile(0.5), samples, rewards)
-
-
 def _read(samples, rewards):
   """Reads batches from all over the set."""
   reader = batches.GroupBatches(
@@ -72,7 +69,7 @@ def _read(samples, rewards):
   return [reader.batch(step)['rewards'].shape for step in range(4)]
 
 
-@pytest.mark.parametrize('work', [_count, _fit, _read])
+@pytest.mark.parametrize('work', [_count, _read])
 def test_memory_does_not_grow_with_the_tokens_of_the_set(stores, work):
   peaks = []
   for store in stores:
@@ -87,6 +84,23 @@ def test_memory_does_not_grow_with_the_tokens_of_the_set(stores, work):
   # GROUP_BYTES.
   added = (peaks[1] - peaks[0]) / ((MANY - FEW) * SOURCES)
   assert added < GROUP_BYTES / 8
+
+
+def test_a_quantile_holds_the_rewards_of_a_shard_at_a_time(stores, monkeypatch):
+  padded, columns, most = reward_store.padded, [], 0
+
+  def watched(values):
+    nonlocal most
+    found = padded(values)
+    columns.append(weakref.ref(found[0]))
+    most = max(most, sum(column() is not None for column in columns))
+    return found
+
+  monkeypatch.setattr(reward_store, 'padded', watched)
+  keep = improve_data.fitted(filters.GlobalQuantile(0.5), *stores[1])
+  assert len(columns) >= MANY  # all were read
+  assert most <= 2  # one may still be there while the next is read
+  assert 0.45 < keep.tau < 0.55  # of uniform rewards
 
 
 def test_the_counts_of_many_shards_are_whole(stores):
