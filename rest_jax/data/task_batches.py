@@ -81,7 +81,7 @@ def batches_from_task(
   else:
     dataset = _mixed(provider, split, sequence_length, missing_reward, **arguments)
   result = TaskBatches(
-    dataset,
+    _untuned(dataset),
     batch=batch,
     samples=samples,
     limits=limits,
@@ -92,6 +92,19 @@ def batches_from_task(
   for _ in range(skip):
     next(result)
   return result
+
+
+def _untuned(dataset: Any) -> Any:
+  """Without tf.data's tuner, whose thread sleeps longer and longer between its rounds.
+
+  An iterator that is let go of waits for it: some 35 s at the end of an Improve on one
+  core.
+  """
+  import tensorflow as tf
+
+  options = tf.data.Options()
+  options.autotune.enabled = False
+  return dataset.with_options(options)
 
 
 def _task_dataset(

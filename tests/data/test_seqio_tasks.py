@@ -15,7 +15,7 @@ from rest_jax.data import batches, corpora, group_store, vocabularies
 seqio = pytest.importorskip('seqio', reason='SeqIO is not installed')
 tf = pytest.importorskip('tensorflow', reason='TensorFlow is not installed')
 
-from rest_jax.data import seqio_tasks  # noqa: E402
+from rest_jax.data import seqio_tasks, task_batches  # noqa: E402
 
 SHAPE = {'samples': 3, 'buckets': [(4, 4), (6, 7), (9, 9)]}
 KEEP = filters.GlobalThreshold(0.4)
@@ -58,6 +58,13 @@ def test_the_same_batches_as_without_tensorflow(sets, shuffle):
   )
   for step in range(int(3 * data.steps_per_epoch)):  # over the ends of epochs
     assert_equal_batches(data.batch(step), next(stream))
+
+
+def test_no_tuner_is_waited_for_at_the_end(sets, monkeypatch):
+  seen = []
+  monkeypatch.setattr(task_batches, 'TaskBatches', lambda data, **_: seen.append(data))
+  seqio_tasks.batches_from_task('improve_1', batch=4, **SHAPE)
+  assert seen[0].options().autotune.enabled is False
 
 
 @pytest.mark.parametrize('places', [[0, 1], [2, 3], [1]])
