@@ -97,8 +97,8 @@ def batches_from_task(
 def _untuned(dataset: Any) -> Any:
   """Without tf.data's tuner, whose thread sleeps longer and longer between its rounds.
 
-  An iterator that is let go of waits for it: some 35 s at the end of an Improve on one
-  core.
+  An iterator that is let go of waits for it: 35 to 40 s at the end of an Improve of 45
+  s on one or two CPU cores.
   """
   import tensorflow as tf
 
