@@ -4,7 +4,8 @@
       --figure docs/online_cost.svg
 
 Finished runs that share BC and the reward model. What a run pays is all that it needs
-beyond these: Grow, scores and Improves, or the online stage. Device-seconds are taken
+beyond these: Grow, scores, value and refreshed reward models, Improves, or the online
+stage. Device-seconds are taken
 from each stage's record and summed in order; the reward on held-out sources is that of
 the training's own evaluations, spread over its stage by the clock. Evaluations of
 finished policies, from which gold comes, are not counted.
@@ -12,6 +13,7 @@ finished policies, from which gold comes, are not counted.
 
 import argparse
 import io
+import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -23,8 +25,16 @@ from rest_jax import paths
 from rest_jax.report import style
 from rest_jax.training import events
 
-PAID = ('grow', 'score', 'improve', 'online')  # stages
-BEFORE = ('rating_samples', 'ratings')  # artifacts that the reward model needs
+PAID = (  # stages
+  'grow',
+  'score',
+  'choose',
+  'train_reward',
+  'train_value',
+  'improve',
+  'online',
+)
+BEFORE = ('rating_samples', 'ratings', 'reward_model')  # artifacts that runs share
 
 
 class Run(NamedTuple):
@@ -84,10 +94,12 @@ def _row(
 def _curve(
   artifact: pathlib.Path, start: float, device_seconds: float
 ) -> list[tuple[float, float]]:
-  """The evaluations of a training stage, from `start` on; none of another stage."""
+  """The policy's evaluations in a stage, from `start` on; of another stage none."""
   if not (artifact / 'events').is_dir():
     return []
   lines = [x for x in events.read_metrics(artifact / 'events') if 'eval_reward' in x]
+  if not lines:  # of a reward or value model
+    return []
   first, last = lines[0]['wall_time'], lines[-1]['wall_time']
   whole = max(last - first, 1e-9)
   return [
@@ -101,7 +113,7 @@ def draw(runs: Sequence[Run]) -> str:
   with style.report_style():
     figure = Figure(figsize=style.WIDE_INCHES, layout='constrained')
     left, right = figure.subplots(1, 2, sharex=True)
-    for run, colour in zip(runs, style.SERIES, strict=False):
+    for run, colour in zip(runs, itertools.cycle(style.SERIES), strict=False):
       left.plot(*zip(*run.curve, strict=True), color=colour, label=run.name)
       right.plot(
         [row['device-seconds'] for row in run.rows],

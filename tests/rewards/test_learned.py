@@ -116,7 +116,7 @@ def test_a_candidate_beyond_the_longest_is_refused():
     score(make_groups(), target_length=8)
 
 
-def test_sources_without_any_candidate_have_noscore():
+def test_sources_without_any_candidate_have_no_score():
   bare = [group for group in make_groups() if not group.tokens]
   assert [values.size for values in score(bare)] == [0]
 
@@ -128,7 +128,7 @@ def test_scores_follow_their_groups_in_any_order():
     np.testing.assert_allclose(found, values, atol=2e-5)
 
 
-def test_padded_lengths_change_noscore():
+def test_padded_lengths_change_no_score():
   groups = make_groups()
   longer = score(groups, source_length=24, target_length=20)
   for found, values in zip(longer, score(groups), strict=True):
