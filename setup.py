@@ -74,10 +74,10 @@ EXTRAS_REQUIRE = {
   'cuda': ['jax[cuda13]>=0.10'],
   # Paths that begin with gs:// or s3://.
   'gcs': ['etils[epath-gcs]>=1.9'],
-  's3': ['etils[epath-s3]>=1.9'],
+  's3': ['s3fs>=2024.6'],  # an old one satisfies etils[epath-s3], and fails at run time
   # An s3:// of this machine, for the tests. requirements.lock has neither this nor s3:
   # botocore wants python-dateutil below 3.
-  's3_dev': ['etils[epath-s3]>=1.9', 'flask>=3.0', 'flask-cors>=5.0', 'moto[s3]>=5.1'],
+  's3-dev': ['s3fs>=2024.6', 'flask>=3.0', 'flask-cors>=5.0', 'moto[s3]>=5.1'],
 }
 
 # Files that are not Python, for each package.

@@ -2,7 +2,7 @@
 
   python -m tests.s3_store PORT
 
-It takes any credentials. Needs the extra s3_dev.
+It takes any credentials. Needs the extra s3-dev.
 """
 
 import sys

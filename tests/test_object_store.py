@@ -51,7 +51,7 @@ class Store(NamedTuple):
 def running(scheme):
   name = f'tests.{scheme}_store'
   module = pytest.importorskip(
-    name, reason='needs the extras gcs and dev, or s3_dev', exc_type=ImportError
+    name, reason='needs the extras gcs and dev, or s3-dev', exc_type=ImportError
   )
   port = several_hosts.free_port()
   server = subprocess.Popen(
