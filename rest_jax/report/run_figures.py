@@ -19,7 +19,7 @@ _METRICS = {
   'train_loss': (0, 'training loss'),
   'eval_loss': (1, 'evaluation loss'),
   'spearman': (2, 'Spearman ρ, held out'),
-  'spearman_in_groups': (3, 'Spearman ρ inside groups, held out'),
+  'spearman_in_groups': (3, 'ρ in groups, held out'),
   'reward': (4, 'evaluation reward'),
   'eval_reward': (4, 'evaluation reward'),
   'reward_mean': (4, 'evaluation reward'),
@@ -201,8 +201,8 @@ def training_curves(data: ReportData) -> Drawing | None:
   return Drawing(
     'training',
     'Training curves',
-    'Evaluation metrics are of held-out sources. Of Improve, the step with the best '
-    'evaluation reward is kept.',
+    'Evaluation metrics are of held-out sources, ρ is the Spearman correlation. Of '
+    'Improve, the step with the best evaluation reward is kept.',
     tuple(panels),
   )
 
