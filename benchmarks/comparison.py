@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks import ceiling, measuring, ours, rivals
+from rest_jax.models import quantisation
 
 Sampler = ours.OurSampler | rivals.TransformersRival | rivals.CTranslate2Rival
 
+BFLOAT16_WEIGHTS = 'bfloat16_weights'
 LEAST_EQUAL = 0.99  # of the greedy outputs, between samplers in float32
 MOST_DEVIATIONS = 4.0  # chance alone exceeds them once in 16,000 comparisons
 
@@ -51,8 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     '--precision',
     default='float32',
     type=names,
-    help='types that ours computes in, comma-separated; the first is what ratios '
-    'are taken to (default: %(default)s)',
+    help='types that ours computes in, comma-separated: float32, bfloat16, or '
+    'bfloat16_weights (`quantisation.Bfloat16`); the first is what ratios are taken '
+    'to (default: %(default)s)',
   )
   parser.add_argument('--repeats', default=3, type=int, help='rounds that are timed')
   parser.add_argument(
@@ -88,9 +91,11 @@ def make_sampler(name: str, policy: ours.Policy, args: argparse.Namespace) -> Sa
   """Makes one sampler by name."""
   first, _, dtype = name.partition('_')
   if first == 'ours':
-    return ours.OurSampler(
-      policy.with_dtype(dtype or 'float32'), name=name, settings=args.settings
-    )
+    if dtype == BFLOAT16_WEIGHTS:
+      policy = policy.with_weights(quantisation.Bfloat16())
+    else:
+      policy = policy.with_dtype(dtype or 'float32')
+    return ours.OurSampler(policy, name=name, settings=args.settings)
   return rivals.make(name, policy.config, policy.params, device=args.device)
 
 
@@ -179,6 +184,7 @@ def compare(
 def _type_of(name: str) -> str | None:
   """The type whose matrix ceiling a sampler is held against."""
   dtype = name.partition('_')[2] or 'float32'
+  dtype = 'bfloat16' if dtype == BFLOAT16_WEIGHTS else dtype
   return dtype if dtype in ('float32', 'bfloat16') else None
 
 

@@ -13,7 +13,7 @@ from flax import traverse_util
 from benchmarks import rivals
 from rest_jax import paths
 from rest_jax.data import group_store, vocabularies
-from rest_jax.models import reward, t5
+from rest_jax.models import quantisation, reward, t5
 from rest_jax.rewards import learned
 from rest_jax.sampling import draws
 from rest_jax.sampling import sampler as sampler_lib
@@ -66,6 +66,14 @@ class Policy:
     """The same policy computing in another type."""
     return dataclasses.replace(
       self, config=dataclasses.replace(self.config, dtype=dtype)
+    )
+
+  def with_weights(
+    self, settings: quantisation.Int8 | quantisation.Bfloat16
+  ) -> 'Policy':
+    """The same policy with kernels of fewer bits."""
+    return dataclasses.replace(
+      self, params=quantisation.quantise(self.params, settings)
     )
 
 

@@ -1,4 +1,4 @@
-"""How far do 8-bit kernels, an 8-bit cache and bfloat16 move a policy's samples?
+"""How far do kernels in fewer bits, an 8-bit cache and bfloat16 move the samples?
 
     python -m benchmarks.quantisation --policy MODEL_DIR/bc \\
       --sources val.de.gz --references val.en.gz --num_sources 200
@@ -45,9 +45,12 @@ from rest_jax.training import mesh as mesh_lib
 _CACHE = {'cache_layout': 'rows_last', 'int8_cache': True}
 
 # By name: fields of the config, and how kernels are quantised.
-VARIANTS: dict[str, tuple[dict[str, Any], quantisation.Int8 | None]] = {
+VARIANTS: dict[
+  str, tuple[dict[str, Any], quantisation.Int8 | quantisation.Bfloat16 | None]
+] = {
   'int8_weights': ({}, quantisation.Int8()),
   'int8_both': ({}, quantisation.Int8(inputs=True)),
+  'bfloat16_weights': ({}, quantisation.Bfloat16()),
   'int8_cache': (_CACHE, None),
   'bfloat16': ({'dtype': 'bfloat16'}, None),
   'bfloat16_int8_weights': ({'dtype': 'bfloat16'}, quantisation.Int8()),
@@ -109,8 +112,7 @@ def variants(policy: ours.Policy, names: Sequence[str]) -> dict[str, ours.Policy
     config = dataclasses.replace(policy.config, **fields)
     found[name] = dataclasses.replace(policy, config=config)
     if settings is not None:
-      quantised = quantisation.quantise(policy.params, settings)
-      found[name] = dataclasses.replace(found[name], params=quantised)
+      found[name] = found[name].with_weights(settings)
   return found
 
 
@@ -281,7 +283,7 @@ def _parser() -> argparse.ArgumentParser:
   )
   parser.add_argument(
     '--variants',
-    default='int8_weights,int8_both,bfloat16',
+    default='int8_weights,int8_both,bfloat16_weights,bfloat16',
     type=comparison.names,
     help=f'comma-separated, of {", ".join(VARIANTS)} (default: %(default)s)',
   )

@@ -77,6 +77,14 @@ def parameter(
   return value
 
 
+def operand_type(kernel: jax.Array, dtype: str) -> Any:
+  """What a kernel and what meets it are rounded to before they are multiplied.
+
+  `dtype`, but bfloat16 where the kernel is: see `quantisation.Bfloat16`.
+  """
+  return kernel.dtype if kernel.dtype == jnp.bfloat16 else dtype
+
+
 class Projection(nn.Module):
   """A linear map of the last axis, without bias.
 
@@ -104,11 +112,12 @@ class Projection(nn.Module):
     if isinstance(kernel, quantisation.QuantisedKernel):
       projected = quantisation.project(x.astype(self.dtype), kernel)
       return jnp.moveaxis(projected, -1, 0) if transposed else projected
+    narrow = operand_type(kernel, self.dtype)
+    kernel, x = kernel.astype(narrow), x.astype(narrow)
+    einsum = functools.partial(jnp.einsum, preferred_element_type=self.dtype)
     if transposed:
-      return jnp.einsum(
-        'io,...i->o...', kernel.astype(self.dtype), x.astype(self.dtype)
-      )
-    return jnp.einsum('...i,io->...o', x.astype(self.dtype), kernel.astype(self.dtype))
+      return einsum('io,...i->o...', kernel, x)
+    return einsum('...i,io->...o', x, kernel)
 
 
 class RootMeanSquareNorm(nn.Module):
@@ -174,9 +183,11 @@ class TokenEmbedder(nn.Module):
     Departure from T5X, which divides the logits: x is far narrower.
     """
     x = x.astype(jnp.float32) / math.sqrt(self.emb_dim)
+    x = x.astype(operand_type(self.embedding, 'float32'))
+    einsum = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
     if transposed:
-      return jnp.einsum('ve,...e->v...', self.embedding, x)
-    return jnp.einsum('...e,ve->...v', x, self.embedding)
+      return einsum('ve,...e->v...', self.embedding, x)
+    return einsum('...e,ve->...v', x, self.embedding)
 
 
 def mask_bias(mask: jax.Array) -> jax.Array:

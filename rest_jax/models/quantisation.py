@@ -1,6 +1,7 @@
-"""Kernels as 8-bit integers, quantised and applied by the library Qwix.
+"""Kernels in fewer bits: 8-bit integers by the library Qwix, or bfloat16.
 
-Each output of a kernel is a channel with a scale of its own, symmetric about 0:
+**Int8.** Each output of a kernel is a channel with a scale of its own, symmetric
+about 0:
 
     scale[o] = max_i |kernel[i, o]| / 127
     q[i, o]  = round(kernel[i, o] / scale[o]), from -127 to 127
@@ -10,16 +11,21 @@ projection is quantised: of attention, of the feed-forward blocks, and the untie
 logits kernel. Embeddings (hence tied logits), norms, relative position biases and
 heads with parameters of another name stay float32: they are small, or read by row.
 
+**Bfloat16.** Kernels and embeddings are rounded to bfloat16. What meets them in a
+product is rounded too, and the product's sums are those of the config's dtype; all
+else (attention, norms, softmax, the residual stream) stays as it is. A CPU that
+multiplies bfloat16 (AVX512_BF16, AMX) does so at twice its rate of float32.
+
 Quantised parameters take the place of the originals in the tree that `T5.apply`
 gets; the model finds out from the tree, so whoever holds parameters and config,
 such as the sampler, needs no other argument. They are for inference only.
 
-Qwix is optional, the extra `quantised`, and imported when it is needed.
+Qwix is optional, the extra `quantised`, and imported when it is needed: for Int8.
 """
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -27,6 +33,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 KERNEL = 'kernel'  # the name of every projection's parameter, see `layers`
+EMBEDDING = 'embedding'  # the name of the embedding table
 # Qwix maps the largest magnitude to 127.5, midway between two integers: of the inputs
 # of one product, the last bit decided whether -127 or -128 was meant, so that two
 # programs of one policy disagreed by 0.04 nats. With this factor it is 127.
@@ -45,6 +52,11 @@ class Int8:
   """
 
   inputs: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Bfloat16:
+  """Kernels and embeddings in bfloat16, multiplied as such."""
 
 
 @functools.partial(
@@ -66,29 +78,22 @@ class QuantisedKernel:
   settings: Int8
 
 
-def quantise(params: Mapping[str, Any], settings: Int8) -> dict[str, Any]:
-  """Replaces every kernel of a model's parameters by 8-bit integers.
+def quantise(params: Mapping[str, Any], settings: Int8 | Bfloat16) -> dict[str, Any]:
+  """Replaces every kernel of a model's parameters by one of fewer bits.
 
   Args:
     params: as `T5.apply` takes them, unboxed; looped or scanned. Kernels that lie
       in shards stay so.
-    settings: how the kernels multiply.
+    settings: which, and how the kernels multiply.
 
   Returns:
-    The tree with a QuantisedKernel for each kernel, and the other parameters as
-    they are.
+    The tree with a QuantisedKernel for each kernel (Int8), or with its kernels and
+    embeddings in bfloat16 (Bfloat16), and the other parameters as they are.
 
   Raises:
-    ValueError: Qwix is not installed, or there is no float kernel to quantise.
+    ValueError: Qwix is not installed and Int8 asked for, or there is no float32
+      kernel to quantise.
   """
-  _library()  # fails at once without it
-
-  @jax.jit
-  def shrink(kernel: jax.Array) -> Any:
-    # Every axis but that of the inputs has scales of its own: [inputs, outputs],
-    # or [inputs, layers, outputs].
-    return _round(kernel, range(1, kernel.ndim))
-
   replaced = traverse_util.flatten_dict(params)
   kernels = [path for path in replaced if path[-1] == KERNEL]
   if not kernels:
@@ -97,12 +102,35 @@ def quantise(params: Mapping[str, Any], settings: Int8) -> dict[str, Any]:
       'whole tree of a model'
     )
   for path in kernels:
-    if isinstance(replaced[path], QuantisedKernel):
+    if getattr(replaced[path], 'dtype', None) != jnp.float32:
       raise ValueError(
         f'{"/".join(path)} is quantised already; give the float32 parameters'
       )
-    replaced[path] = QuantisedKernel(shrink(replaced[path]), settings)
+  if isinstance(settings, Bfloat16):
+    tables = [path for path in replaced if path[-1] == EMBEDDING]
+    shrink, chosen = _to_bfloat16, kernels + tables
+  else:
+    shrink, chosen = _shrinker(settings), kernels
+  for path in chosen:
+    replaced[path] = shrink(replaced[path])
   return traverse_util.unflatten_dict(replaced)
+
+
+@jax.jit
+def _to_bfloat16(kernel: jax.Array) -> jax.Array:
+  return kernel.astype(jnp.bfloat16)
+
+
+def _shrinker(settings: Int8) -> Callable[[jax.Array], QuantisedKernel]:
+  _library()  # fails at once without it
+
+  @jax.jit
+  def shrink(kernel: jax.Array) -> Any:
+    # Every axis but that of the inputs has scales of its own: [inputs, outputs],
+    # or [inputs, layers, outputs].
+    return _round(kernel, range(1, kernel.ndim))
+
+  return lambda kernel: QuantisedKernel(shrink(kernel), settings)
 
 
 def project(
@@ -140,7 +168,7 @@ def dequantise(params: Mapping[str, Any]) -> dict[str, Any]:
 def bytes_a_parameter(params: Any) -> float:
   """Bytes that a tree's arrays take, scales included, for each parameter.
 
-  4 for float32; between 1 and 4 with quantised kernels.
+  4 for float32; between 1 and 4 with quantised kernels, about 2 in bfloat16.
   """
   leaves = jax.tree.leaves(params, is_leaf=_is_quantised)
   arrays = jax.tree.leaves(params)

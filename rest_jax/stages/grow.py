@@ -45,7 +45,7 @@ def grow(
   with_data: bool = True,
   seed: int = 0,
   sampler: sampler_lib.SamplerSettings = sampler_lib.SamplerSettings(),
-  quantisation: quantisation_lib.Int8 | None = None,
+  quantisation: quantisation_lib.Int8 | quantisation_lib.Bfloat16 | None = None,
 ) -> artifact.Artifact:
   """Samples from a policy into a group set.
 
@@ -76,8 +76,9 @@ def grow(
     with_data: unite the samples with the data; without, only samples are kept.
     seed: of the draws.
     sampler: how the work is cut; changes no sample.
-    quantisation: sample from the policy with 8-bit kernels. That is another, near
-      policy; the recorded log-probabilities are its own. None leaves it as it is.
+    quantisation: sample from the policy with kernels of 8 bits, or in bfloat16. That
+      is another, near policy; the recorded log-probabilities are its own. None leaves
+      it as it is.
 
   Returns:
     A group set; its results count candidates, tokens, duplicates, unfinished, and

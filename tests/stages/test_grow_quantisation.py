@@ -49,3 +49,11 @@ def test_it_decides_the_samples(inputs):
     'inputs': inputs,
   }
   assert params == _params()
+
+
+def test_bfloat16_decides_the_samples():
+  params = _params(quantisation=quantisation.Bfloat16())
+  assert fingerprint.describe(params.pop('quantisation')) == {
+    'type': 'rest_jax.models.quantisation.Bfloat16'
+  }
+  assert params == _params()
