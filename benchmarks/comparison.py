@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks import ceiling, measuring, ours, rivals
-from rest_jax.models import quantisation
 
-Sampler = ours.OurSampler | rivals.TransformersRival | rivals.CTranslate2Rival
+Sampler = (
+  ours.OurSampler
+  | ours.OurProcesses
+  | rivals.TransformersRival
+  | rivals.CTranslate2Rival
+)
 
-BFLOAT16_WEIGHTS = 'bfloat16_weights'
 LEAST_EQUAL = 0.99  # of the greedy outputs, between samplers in float32
 MOST_DEVIATIONS = 4.0  # chance alone exceeds them once in 16,000 comparisons
 
@@ -57,6 +60,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     'bfloat16_weights (`quantisation.Bfloat16`); the first is what ratios are taken '
     'to (default: %(default)s)',
   )
+  parser.add_argument(
+    '--processes',
+    default=1,
+    type=int,
+    help='that ours samples in, a core each, as hosts share out a Grow; more than one '
+    'needs --no_memory (default: %(default)s)',
+  )
   parser.add_argument('--repeats', default=3, type=int, help='rounds that are timed')
   parser.add_argument(
     '--settings',
@@ -91,11 +101,19 @@ def make_sampler(name: str, policy: ours.Policy, args: argparse.Namespace) -> Sa
   """Makes one sampler by name."""
   first, _, dtype = name.partition('_')
   if first == 'ours':
-    if dtype == BFLOAT16_WEIGHTS:
-      policy = policy.with_weights(quantisation.Bfloat16())
-    else:
-      policy = policy.with_dtype(dtype or 'float32')
-    return ours.OurSampler(policy, name=name, settings=args.settings)
+    precision = dtype or 'float32'
+    if args.processes > 1:
+      return ours.OurProcesses(
+        args.processes,
+        path=getattr(args, 'policy', None),
+        shape=args.shape,
+        precision=precision,
+        name=name,
+        settings=args.settings,
+      )
+    return ours.OurSampler(
+      policy.with_precision(precision), name=name, settings=args.settings
+    )
   return rivals.make(name, policy.config, policy.params, device=args.device)
 
 
@@ -103,8 +121,11 @@ def make_samplers(policy: ours.Policy, args: argparse.Namespace) -> list[Sampler
   """All samplers, the one that ratios are taken to first.
 
   Raises:
-    SystemExit: a rival is not installed; says which.
+    SystemExit: a rival is not installed; says which. Or memory is asked for of
+      several processes.
   """
+  if args.processes > 1 and not args.no_memory:
+    raise SystemExit('memory is measured of one process: add --no_memory')
   try:
     return [
       make_sampler(name, policy, args) for name in [*our_names(args), *args.rivals]
@@ -184,7 +205,7 @@ def compare(
 def _type_of(name: str) -> str | None:
   """The type whose matrix ceiling a sampler is held against."""
   dtype = name.partition('_')[2] or 'float32'
-  dtype = 'bfloat16' if dtype == BFLOAT16_WEIGHTS else dtype
+  dtype = 'bfloat16' if dtype == ours.BFLOAT16_WEIGHTS else dtype
   return dtype if dtype in ('float32', 'bfloat16') else None
 
 

@@ -34,10 +34,7 @@ from rest_jax.data import text_files
 def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
   arguments = list(sys.argv[1:] if argv is None else argv)
   args = _parser().parse_args(arguments)
-  if args.policy:
-    policy = ours.load_policy(args.policy)
-  else:
-    policy = ours.random_policy(ours.config_of(args.shape))
+  policy = ours.make_policy(args.policy, args.shape)
   source_tokens = _sources(args, policy)
   work = comparison.Work(
     source_tokens, args.num_samples[0], rivals.Limits(most=args.max_tokens)

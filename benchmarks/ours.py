@@ -1,7 +1,10 @@
 """Our sampler and scorer behind the calls that the rivals have, and random models."""
 
+import concurrent.futures
 import dataclasses
 import json
+import multiprocessing
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,6 +33,10 @@ SHAPE: dict[str, Any] = {
   'num_encoder_layers': 6,
   'num_decoder_layers': 6,
 }
+
+
+# Kernels in bfloat16, the rest in float32: `quantisation.Bfloat16`.
+BFLOAT16_WEIGHTS = 'bfloat16_weights'
 
 
 class IdVocabulary(vocabularies.Vocabulary):
@@ -68,6 +75,12 @@ class Policy:
       self, config=dataclasses.replace(self.config, dtype=dtype)
     )
 
+  def with_precision(self, name: str) -> 'Policy':
+    """The same policy as the comparisons' `--precision` names it."""
+    if name == BFLOAT16_WEIGHTS:
+      return self.with_weights(quantisation.Bfloat16())
+    return self.with_dtype(name)
+
   def with_weights(
     self, settings: quantisation.Int8 | quantisation.Bfloat16
   ) -> 'Policy':
@@ -87,6 +100,11 @@ def random_policy(config: t5.T5Config, *, seed: int = 0) -> Policy:
   init = jax.jit(policies.init_fn(t5.T5, config))
   params = nn.meta.unbox(init(jax.random.key(seed)))
   return Policy(config, params, IdVocabulary(config.vocab_size))
+
+
+def make_policy(path: str | None, shape: str) -> Policy:
+  """The policy in a folder, or without one a random one of SHAPE with other fields."""
+  return load_policy(path) if path else random_policy(config_of(shape))
 
 
 def load_policy(path: str) -> Policy:
@@ -243,6 +261,94 @@ class OurSampler:
         settings=self._settings,
       )
     return self._samplers[key]
+
+
+class OurProcesses:
+  """Our sampler in several processes, a core each: as hosts share out a Grow.
+
+  Args:
+    num: processes, at most the cores there are.
+    path, shape: as `make_policy` takes them; each process makes its own policy.
+    precision: as `Policy.with_precision` takes it.
+    name: what to call it in tables.
+    settings: fields of SamplerSettings that differ from their defaults.
+  """
+
+  def __init__(
+    self,
+    num: int,
+    *,
+    path: str | None,
+    shape: str,
+    precision: str,
+    name: str,
+    settings: Mapping[str, Any],
+  ):
+    self.name = name
+    self.setting = f'{num} processes, {settings or "default settings"}'
+    cores = sorted(os.sched_getaffinity(0))
+    if num > len(cores):
+      raise ValueError(f'{num} processes need as many cores; there are {len(cores)}')
+    context = multiprocessing.get_context('spawn')
+    self._pools = [
+      concurrent.futures.ProcessPoolExecutor(
+        1, context, _begin, (core, path, shape, precision, dict(settings))
+      )
+      for core in cores[:num]
+    ]
+
+  def sample(
+    self,
+    source_tokens: Sequence[Sequence[int]],
+    *,
+    num_samples: int,
+    limits: rivals.Limits,
+    temperature: float = 0.8,
+    seed: int = 0,
+  ) -> rivals.Candidates:
+    """As `rivals.Rival.sample`; sources of all lengths go to each process."""
+    num = len(self._pools)
+    order = sorted(range(len(source_tokens)), key=lambda row: len(source_tokens[row]))
+    parts = [order[start::num] for start in range(num)]
+    drawn = [
+      pool.submit(
+        _draw,
+        [source_tokens[row] for row in rows],
+        num_samples=num_samples,
+        limits=limits,
+        temperature=temperature,
+        seed=num * seed + part,  # a part's sources have identities of their own
+      )
+      for part, (pool, rows) in enumerate(zip(self._pools, parts, strict=True))
+    ]
+    found: dict[int, list[list[int]]] = {}
+    for rows, future in zip(parts, drawn, strict=True):
+      found |= zip(rows, future.result(), strict=True)
+    return [found[row] for row in range(len(source_tokens))]
+
+  def greedy(
+    self, source_tokens: Sequence[Sequence[int]], *, limits: rivals.Limits
+  ) -> list[list[int]]:
+    """As `rivals.Rival.greedy`."""
+    found = self.sample(source_tokens, num_samples=1, limits=limits, temperature=0.0)
+    return [candidates[0] for candidates in found]
+
+
+_sampler: OurSampler | None = None  # of a process of OurProcesses
+
+
+def _begin(
+  core: int, path: str | None, shape: str, precision: str, settings: dict[str, Any]
+) -> None:
+  global _sampler
+  os.sched_setaffinity(0, {core})  # before the first use of JAX, which counts cores
+  policy = make_policy(path, shape).with_precision(precision)
+  _sampler = OurSampler(policy, settings=settings)
+
+
+def _draw(source_tokens: Sequence[Sequence[int]], **options: Any) -> rivals.Candidates:
+  assert _sampler is not None
+  return _sampler.sample(source_tokens, **options)
 
 
 def log_prob_scorer(policy: Policy, **settings: Any) -> learned.LearnedReward:

@@ -61,11 +61,7 @@ CHECKED_SOURCES = 32  # for nats_off
 
 def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
   args = _parser().parse_args(argv)
-  if args.policy:
-    policy = ours.load_policy(args.policy)
-  else:
-    policy = ours.random_policy(ours.config_of(args.shape))
-  policy = policy.with_dtype('float32')
+  policy = ours.make_policy(args.policy, args.shape).with_dtype('float32')
   source_tokens, references = _sources(args, policy)
   drawn, rows = {}, []
   for name, variant in variants(policy, args.variants).items():

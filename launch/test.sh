@@ -22,7 +22,9 @@ cd "$root"
 export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-3}
 
 if [[ $# -eq 0 ]]; then
-  # A file's tests stay together: they share what its fixtures have made.
-  set -- -q --durations=15 -n auto --maxprocesses=4 --dist loadfile
+  # A file's tests stay together: they share what its fixtures have made. Files go out
+  # in the order of tests/conftest.py, the slow ones first.
+  set -- -q --durations=15 -n auto --maxprocesses=4 --dist loadfile \
+    --no-loadscope-reorder
 fi
 exec .venv/bin/python -m pytest "$@"

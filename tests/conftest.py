@@ -61,5 +61,11 @@ def compiled_programs() -> Iterator[None]:
   jax.clear_caches()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+  """Files with slow tests first: left to the end, one would keep the others waiting."""
+  slow = {item.path for item in items if item.get_closest_marker('slow')}
+  items.sort(key=lambda item: item.path not in slow)
+
+
 if __name__ == '__main__':
   sys.exit(pytest.main(sys.argv[1:]))

@@ -28,12 +28,13 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 GIN_FILE = 'gin_configs/runs/local.gin'
 POLICIES = ('bc', 'improve_1_1', 'improve_1_2', 'improve_2_1')
 BINDINGS = (
-  'NUM_TRAIN = 150',
-  'NUM_VALIDATION = 12',
-  'NUM_TEST = 12',
+  'NUM_TRAIN = 225',
+  'NUM_VALIDATION = 24',
+  'NUM_TEST = 24',
   'VOCAB_SIZE = 300',
   'DROPOUT_RATE = 0.1',
-  'TASK_FEATURE_LENGTHS = {"inputs": 48, "targets": 32}',
+  # Few lengths, hence few programs to compile: a third of the pairs is too long.
+  'TASK_FEATURE_LENGTHS = {"inputs": 24, "targets": 24}',
   'THRESHOLDS = ((0.6, 0.7), (0.7,))',
   'NUM_SAMPLES = 3',
   'BATCH_SIZE = 8',

@@ -15,6 +15,8 @@ from tests import minimal_run
 from tests.interop import example_checkpoints
 from tests.stages import untrained
 
+pytestmark = pytest.mark.slow  # a plan of each run file
+
 CONFIGS = minimal_run.ROOT / 'gin_configs'
 MODELS = sorted((CONFIGS / 'models').glob('*.gin'))
 DATA = sorted((CONFIGS / 'data').glob('*.gin'))

@@ -12,6 +12,8 @@ from rest_jax.data import group_store, reward_store
 from rest_jax.stages import policies
 from tests import minimal_run
 
+pytestmark = pytest.mark.slow  # the run that all look at
+
 STAGES = {
   'corpus': 'ingest',
   'bc': 'supervise',

@@ -54,6 +54,21 @@ def test_natural(capsys):
   assert _last_line(capsys)['rows'] == rows
 
 
+def test_processes_draw_what_is_asked_for(capsys):
+  sizes = ['--num_sources', '5', '--num_samples', '2', '--num_tokens', '4']
+  options = ['--processes', '2', '--precision', 'float32,bfloat16_weights']
+  with pytest.raises(SystemExit, match='--no_memory'):
+    grow_fixed.main([*ALONE, *sizes, *options])
+  rows = grow_fixed.main([*ALONE, *sizes, *options, '--no_memory'])
+  assert [row['sampler'] for row in rows] == ['ours', 'ours_bfloat16_weights']
+  for row in rows:
+    assert row['mean_length'] == 4
+    assert row['setting'] == '2 processes, default settings'
+    assert row['ceiling_gflops'] > 0
+  assert rows[1]['greedy_equal'] > 0.5
+  assert _last_line(capsys)['rows'] == rows
+
+
 def test_scaling(monkeypatch, capsys):
   # The points in this process: starting one for each would take seconds.
   def here(module, arguments):

@@ -30,13 +30,13 @@ def test_every_stage_that_computes_has_its_programs(tmp_path):
   found = programs_lib.of_run(planned(tmp_path))
   names = sorted(program.name for program in found.programs.values())
   assert names == [
-    'improve step [8, 2, 48, 32]',
-    'sampler encode [1, 48]',
-    'sampler step [8, 1, 48, 32]',
-    'scorer encode [128, 48]',
-    'scorer trees [32, 128, 48]',
-    'supervise step [8, 1, 48, 32]',
-    'train_reward step [8, 4, 48, 32]',
+    'improve step [8, 2, 24, 24]',
+    'sampler encode [1, 24]',
+    'sampler step [8, 1, 24, 24]',
+    'scorer encode [128, 24]',
+    'scorer trees [32, 128, 24]',
+    'supervise step [8, 1, 24, 24]',
+    'train_reward step [8, 4, 24, 24]',
   ]
   assert not found.problems
   assert not (tmp_path / 'run').exists()
@@ -48,7 +48,7 @@ def test_a_program_compiles_from_shapes_alone(tmp_path):
   estimate = precompile.compile_program(program, CHIP)
   assert estimate.fits(CHIP)
   assert estimate.flops > 0
-  assert estimate.tokens == 8 * 2 * 32
+  assert estimate.tokens == 8 * 2 * 24
   # The best parameters, those at the start and the reward model's.
   assert estimate.held_bytes > 3 * 4 * 300 * 16
 

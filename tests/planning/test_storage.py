@@ -25,9 +25,9 @@ def test_nothing_is_said_of_a_corpus_that_nobody_read(tmp_path):
 
 def test_without_a_corpus_gin_gives_the_most(tmp_path):
   size = storage.grow_sizes(test_memory.planned(tmp_path))['grow_1']
-  # 24 sources of 3 candidates of at most 32 tokens.
-  assert (size.sources, size.candidates, size.tokens) == (24, 72, 72 * 32)
-  assert size.bytes == round(24 * 160 + 72 * 32 * 7.6)
+  # 24 sources of 3 candidates of at most 24 tokens.
+  assert (size.sources, size.candidates, size.tokens) == (24, 72, 72 * 24)
+  assert size.bytes == round(24 * 160 + 72 * 24 * 7.6)
   assert 'the longest that gin allows' in size.how
 
 
@@ -37,7 +37,7 @@ def test_with_a_corpus_its_references_tell(tmp_path):
   split = minimal_run.record(tmp_path / 'x', 'corpus')['results']['splits']['train']
   assert size.sources == 24 < split['sources'] and 'references' in size.how
   mean = split['target_tokens'] / split['sources']
-  assert size.tokens == round(72 * mean) < 72 * 32
+  assert size.tokens == round(72 * mean) < 72 * 24
   own = parquet_bytes(tmp_path / 'x' / 'corpus' / 'train') / split['sources']
   assert size.bytes == round(24 * own + 72 * mean * 7.6)
   # More than there are cannot be sampled.
