@@ -271,7 +271,8 @@ class OurProcesses:
     path, shape: as `make_policy` takes them; each process makes its own policy.
     precision: as `Policy.with_precision` takes it.
     name: what to call it in tables.
-    settings: fields of SamplerSettings that differ from their defaults.
+    settings: fields of SamplerSettings that differ from their defaults, for each
+      process; without a batch size the default is shared out.
   """
 
   def __init__(
@@ -285,14 +286,16 @@ class OurProcesses:
     settings: Mapping[str, Any],
   ):
     self.name = name
-    self.setting = f'{num} processes, {settings or "default settings"}'
+    lanes = sampler_lib.SamplerSettings().batch_size // num
+    chosen = {'batch_size': lanes, **settings}
+    self.setting = f'{num} processes, {sampler_lib.SamplerSettings(**chosen)}'
     cores = sorted(os.sched_getaffinity(0))
     if num > len(cores):
       raise ValueError(f'{num} processes need as many cores; there are {len(cores)}')
     context = multiprocessing.get_context('spawn')
     self._pools = [
       concurrent.futures.ProcessPoolExecutor(
-        1, context, _begin, (core, path, shape, precision, dict(settings))
+        1, context, _begin, (core, path, shape, precision, chosen)
       )
       for core in cores[:num]
     ]

@@ -63,7 +63,7 @@ def test_processes_draw_what_is_asked_for(capsys):
   assert [row['sampler'] for row in rows] == ['ours', 'ours_bfloat16_weights']
   for row in rows:
     assert row['mean_length'] == 4
-    assert row['setting'] == '2 processes, default settings'
+    assert row['setting'].startswith('2 processes, SamplerSettings(batch_size=128,')
     assert row['ceiling_gflops'] > 0
   assert rows[1]['greedy_equal'] > 0.5
   assert _last_line(capsys)['rows'] == rows
