@@ -107,21 +107,17 @@ def quantise(params: Mapping[str, Any], settings: Int8 | Bfloat16) -> dict[str, 
         f'{"/".join(path)} is quantised already; give the float32 parameters'
       )
   if isinstance(settings, Bfloat16):
-    tables = [path for path in replaced if path[-1] == EMBEDDING]
-    shrink, chosen = _to_bfloat16, kernels + tables
-  else:
-    shrink, chosen = _shrinker(settings), kernels
-  for path in chosen:
+    kernels += [path for path in replaced if path[-1] == EMBEDDING]
+  shrink = _shrinker(settings)
+  for path in kernels:
     replaced[path] = shrink(replaced[path])
   return traverse_util.unflatten_dict(replaced)
 
 
-@jax.jit
-def _to_bfloat16(kernel: jax.Array) -> jax.Array:
-  return kernel.astype(jnp.bfloat16)
-
-
-def _shrinker(settings: Int8) -> Callable[[jax.Array], QuantisedKernel]:
+def _shrinker(settings: Int8 | Bfloat16) -> Callable[[jax.Array], Any]:
+  """From a kernel to what takes its place."""
+  if isinstance(settings, Bfloat16):
+    return jax.jit(lambda kernel: kernel.astype(jnp.bfloat16))
   _library()  # fails at once without it
 
   @jax.jit
