@@ -5,6 +5,7 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -344,9 +345,18 @@ def _begin(
   core: int, path: str | None, shape: str, precision: str, settings: dict[str, Any]
 ) -> None:
   global _sampler
+  threading.Thread(target=_end_with_parent, daemon=True).start()
   os.sched_setaffinity(0, {core})  # before the first use of JAX, which counts cores
   policy = make_policy(path, shape).with_precision(precision)
   _sampler = OurSampler(policy, settings=settings)
+
+
+def _end_with_parent() -> None:
+  """A process of a pool would wait for work for ever once its parent is killed."""
+  parent = multiprocessing.parent_process()
+  assert parent is not None
+  parent.join()
+  os._exit(1)
 
 
 def _draw(source_tokens: Sequence[Sequence[int]], **options: Any) -> rivals.Candidates:
