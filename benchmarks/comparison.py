@@ -11,12 +11,7 @@ import numpy as np
 
 from benchmarks import ceiling, measuring, ours, rivals
 
-Sampler = (
-  ours.OurSampler
-  | ours.OurProcesses
-  | rivals.TransformersRival
-  | rivals.CTranslate2Rival
-)
+Sampler = ours.Ours | rivals.TransformersRival | rivals.CTranslate2Rival
 
 LEAST_EQUAL = 0.99  # of the greedy outputs, between samplers in float32
 MOST_DEVIATIONS = 4.0  # chance alone exceeds them once in 16,000 comparisons

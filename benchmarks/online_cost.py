@@ -5,10 +5,9 @@
 
 Finished runs that share BC and the reward model. What a run pays is all that it needs
 beyond these: Grow, scores, value and refreshed reward models, Improves, or the online
-stage. Device-seconds are taken
-from each stage's record and summed in order; the reward on held-out sources is that of
-the training's own evaluations, spread over its stage by the clock. Evaluations of
-finished policies, from which gold comes, are not counted.
+stage. Device-seconds are taken from each stage's record and summed in order; the reward
+on held-out sources is that of the training's own evaluations, spread over its stage by
+the clock. Evaluations of finished policies, from which gold comes, are not counted.
 """
 
 import argparse

@@ -1,5 +1,6 @@
 """Our sampler and scorer behind the calls that the rivals have, and random models."""
 
+import abc
 import concurrent.futures
 import dataclasses
 import json
@@ -161,7 +162,38 @@ def with_candidates(
   ]
 
 
-class OurSampler:
+class Ours(abc.ABC):
+  """Our sampler with the calls that a rival has.
+
+  Attributes:
+    name: what to call it in tables.
+    setting: how the work is cut.
+  """
+
+  name: str
+  setting: str
+
+  @abc.abstractmethod
+  def sample(
+    self,
+    source_tokens: Sequence[Sequence[int]],
+    *,
+    num_samples: int,
+    limits: rivals.Limits,
+    temperature: float = 0.8,
+    seed: int = 0,
+  ) -> rivals.Candidates:
+    """As `rivals.Rival.sample`; another seed is another identity of the sources."""
+
+  def greedy(
+    self, source_tokens: Sequence[Sequence[int]], *, limits: rivals.Limits
+  ) -> list[list[int]]:
+    """As `rivals.Rival.greedy`."""
+    found = self.sample(source_tokens, num_samples=1, limits=limits, temperature=0.0)
+    return [candidates[0] for candidates in found]
+
+
+class OurSampler(Ours):
   """`sampling.sampler.Sampler`, its compiled programs kept from call to call.
 
   Args:
@@ -180,12 +212,8 @@ class OurSampler:
     self.name = name
     self._policy = policy
     self._settings = sampler_lib.SamplerSettings(**(settings or {}))
+    self.setting = str(self._settings)
     self._samplers: dict[Any, sampler_lib.Sampler] = {}
-
-  @property
-  def setting(self) -> str:
-    """How the work is cut."""
-    return str(self._settings)
 
   def groups(
     self,
@@ -219,13 +247,6 @@ class OurSampler:
       seed=seed,
     )
     return [[tokens.tolist() for tokens in group.tokens] for group in groups]
-
-  def greedy(
-    self, source_tokens: Sequence[Sequence[int]], *, limits: rivals.Limits
-  ) -> list[list[int]]:
-    """As `rivals.Rival.greedy`."""
-    found = self.sample(source_tokens, num_samples=1, limits=limits, temperature=0.0)
-    return [candidates[0] for candidates in found]
 
   def count_tokens(
     self,
@@ -264,7 +285,7 @@ class OurSampler:
     return self._samplers[key]
 
 
-class OurProcesses:
+class OurProcesses(Ours):
   """Our sampler in several processes, a core each: as hosts share out a Grow.
 
   Args:
@@ -329,13 +350,6 @@ class OurProcesses:
     for rows, future in zip(parts, drawn, strict=True):
       found |= zip(rows, future.result(), strict=True)
     return [found[row] for row in range(len(source_tokens))]
-
-  def greedy(
-    self, source_tokens: Sequence[Sequence[int]], *, limits: rivals.Limits
-  ) -> list[list[int]]:
-    """As `rivals.Rival.greedy`."""
-    found = self.sample(source_tokens, num_samples=1, limits=limits, temperature=0.0)
-    return [candidates[0] for candidates in found]
 
 
 _sampler: OurSampler | None = None  # of a process of OurProcesses
