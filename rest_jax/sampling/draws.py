@@ -129,9 +129,9 @@ def draw(
     best = jnp.argmax(jnp.where(allowed, logits, -jnp.inf), axis=-1)
     return jnp.broadcast_to(best.astype(jnp.int32)[..., None], uniform.shape)
   allowed = cut(logits, allowed, decoding)
-  peak = jnp.max(jnp.where(allowed, logits, -jnp.inf), axis=-1, keepdims=True)
-  scaled = (logits - peak) / decoding.temperature  # at most 0 where allowed
-  return _inverse_cdf(jnp.where(allowed, jnp.exp(scaled), 0.0), uniform)
+  return _inverse_cdf(
+    jnp.where(allowed, logits, -jnp.inf), uniform, decoding.temperature
+  )
 
 
 def cut(
@@ -183,23 +183,30 @@ def _in_top_p(
 
 
 def _inverse_cdf(
-  masses: jax.Array,  # [..., vocab], of any positive sum
+  logits: jax.Array,  # [..., vocab], minus infinity is never drawn
   uniform: jax.Array,  # [..., draws]
+  temperature: float,
 ) -> jax.Array:  # [..., draws] int32
   """Three levels: sums of blocks, of their rows, and single tokens.
 
   Token a * columns + b, with a below FAN, stands in column b; column c * blocks + d,
   with c below FAN, in block d. The order of the tokens under the cumulative
   distribution is free, and with this one every sum runs over whole rows. A draw
-  reads blocks + 2 FAN numbers instead of the vocabulary.
+  reads blocks + 2 FAN numbers instead of the vocabulary, and the masses are summed as
+  they are computed: those of a draw's column are computed once more.
   """
-  vocab = masses.shape[-1]
-  lead = masses.shape[:-1]
-  num_blocks = -(-vocab // (FAN * FAN))
-  pad = num_blocks * FAN * FAN - vocab
-  masses = jnp.pad(masses, [(0, 0)] * len(lead) + [(0, pad)])
-  masses = masses.reshape(*lead, FAN, FAN * num_blocks)
-  columns = jnp.sum(masses, axis=-2).reshape(*lead, FAN, num_blocks)
+  lead = logits.shape[:-1]
+  num_columns = -(-logits.shape[-1] // FAN)
+  num_blocks = -(-num_columns // FAN)
+  logits = _padded(logits, FAN * num_columns, -jnp.inf)
+  peak = jnp.max(logits, axis=-1, keepdims=True)
+
+  def masses(logits: jax.Array, peak: jax.Array) -> jax.Array:
+    return jnp.exp((logits - peak) / temperature)
+
+  by_column = masses(logits, peak).reshape(*lead, FAN, num_columns)
+  columns = jnp.sum(by_column, axis=-2)  # [..., columns]
+  columns = _padded(columns, FAN * num_blocks, 0.0).reshape(*lead, FAN, num_blocks)
   ends = jnp.cumsum(jnp.sum(columns, axis=-2), axis=-1)  # [..., blocks]
   # Below the whole sum, whatever the rounding: a block of mass is found.
   whole = ends[..., -1:]
@@ -208,12 +215,24 @@ def _inverse_cdf(
   block = jnp.sum(ends[..., None] <= rest[..., None, :], axis=-2, dtype=jnp.int32)
   start = jnp.take_along_axis(ends, jnp.maximum(block - 1, 0), axis=-1)
   rest = rest - jnp.where(block > 0, start, 0.0)
-  inside = jnp.take_along_axis(columns, block[..., None, :], axis=-1)
+  inside = jnp.take_along_axis(
+    columns, block[..., None, :], axis=-1, mode='promise_in_bounds'
+  )
   row, rest = first_above(jnp.moveaxis(inside, -2, 0), rest)
   column = row * num_blocks + block
-  inside = jnp.take_along_axis(masses, column[..., None, :], axis=-1)
+  logits = logits.reshape(*lead, FAN, num_columns)
+  inside = jnp.take_along_axis(
+    logits, column[..., None, :], axis=-1, mode='promise_in_bounds'
+  )
+  inside = masses(inside, peak[..., None])
   row, _ = first_above(jnp.moveaxis(inside, -2, 0), rest)
-  return row * (FAN * num_blocks) + column
+  return row * num_columns + column
+
+
+def _padded(x: jax.Array, size: int, value: float) -> jax.Array:
+  """Fills up the last axis."""
+  pad = [(0, 0)] * (x.ndim - 1) + [(0, size - x.shape[-1])]
+  return jnp.pad(x, pad, constant_values=value)
 
 
 def first_above(

@@ -17,9 +17,12 @@ from rest_jax.data import buckets
 
 # A source of 20 tokens is first decoded in a cache that holds 25.
 EXPECTED_RATIO = 1.25
-# The last sources are cut finer by this factor, so that the lanes end together. They
-# share fewer prefixes for it.
-FINER_AT_THE_END = 4
+# The last sources are cut finer, so that the lanes end together: the last ticket of
+# each lane holds an eighth of a share, the one before a quarter, the one before that a
+# half. They share fewer prefixes for it. This takes 6 % fewer rows than cutting as many
+# sources as fill the lanes once into four did (507 sources of Multi30k, 25 candidates
+# each, 128 lanes); a sixteenth for the very last takes none fewer.
+FINER_AT_THE_END = (8, 4, 2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,12 +71,10 @@ class Queue:
     self._count = itertools.count()
     self._heap: list[tuple[int, int, int, Ticket]] = []
     candidates = np.arange(num_samples, dtype=np.int32)
-    # The last sources, as many as fill the lanes once.
-    finer = -(-lanes * slots * share // num_samples)
-    order = np.argsort(source_lengths, kind='stable')
-    for place, row in enumerate(order.tolist()):
+    order = np.argsort(source_lengths, kind='stable').tolist()
+    cuts = self._cuts(len(order), num_samples, lanes)
+    for row, cut in zip(order, cuts, strict=True):
       expected = min(int(source_lengths[row] * EXPECTED_RATIO), lengths[-1])
-      cut = share if place < len(order) - finer else -(-share // FINER_AT_THE_END)
       self._push(row, candidates, {}, buckets.bucket(expected, lengths), cut)
 
   def __len__(self) -> int:
@@ -95,6 +96,16 @@ class Queue:
     candidates = np.array(sorted(known), np.int32)
     length = buckets.bucket(wanted, self._lengths)
     self._push(row, candidates, known, length, self._share)
+
+  def _cuts(self, num_sources: int, num_samples: int, lanes: int) -> list[int]:
+    """The candidates that a slot gets of each source, in the order of the sources."""
+    cuts: list[int] = []  # from the last source backwards
+    for parts in FINER_AT_THE_END:
+      cut = -(-self._share // parts)
+      tickets = -(-num_samples // (cut * self._slots))  # of one source
+      cuts += [cut] * -(-lanes // tickets)
+    cuts += [self._share] * max(0, num_sources - len(cuts))
+    return cuts[:num_sources][::-1]
 
   def _push(
     self,

@@ -58,8 +58,8 @@ def _draw(
   temperature: float,
 ) -> tuple[jax.Array, jax.Array]:  # [draws, rows] int32, float32
   vocab = len(logits)
-  num_blocks = -(-vocab // draws.FAN**2)
-  num_columns = draws.FAN * num_blocks
+  num_columns = -(-vocab // draws.FAN)
+  num_blocks = -(-num_columns // draws.FAN)
   starts = range(0, vocab, num_columns)
   highest = jnp.max(logits, axis=0)
   peak = jnp.max(jnp.where(allowed, logits, -jnp.inf), axis=0)
@@ -76,6 +76,7 @@ def _draw(
   columns = functools.reduce(
     jnp.add, (_padded(mass(*part), num_columns) for part in parts)
   )
+  columns = _padded(columns, draws.FAN * num_blocks)
   block, rest = _choose_block(columns.reshape(draws.FAN, num_blocks, -1), uniform)
   row, rest = draws.first_above(_of_block(columns, block), rest)
   column = row * num_blocks + block  # [draws, rows]

@@ -137,24 +137,33 @@ def test_every_candidate_completes_once_and_in_order(
 
 
 def test_tickets_come_by_length_and_outgrown_candidates_wait_for_a_longer_cache():
-  queue = tickets.Queue([8, 2, 5], 3, slots=1, share=2, lanes=1, lengths=LENGTHS)
-  order = [(t.row, t.length, t.indices.tolist()) for t in iter_pop(queue)]
-  # 2, 5 and 8 source tokens: 2, 6 and 10 expected.
+  queue = tickets.Queue([8, 2, 5, 3], 8, slots=1, share=8, lanes=1, lengths=LENGTHS)
+  order = [(t.row, t.length, t.indices[0].tolist()) for t in iter_pop(queue)]
+
+  def part(start, stop):
+    return [*range(start, stop)] + [-1] * (8 - stop + start)
+
+  # 2, 3, 5 and 8 source tokens: 2, 3, 6 and 10 expected.
   assert order == [
-    (1, 4, [[0, 1]]),
-    (1, 4, [[2, -1]]),
-    (2, 8, [[0, 1]]),
-    (2, 8, [[2, -1]]),
-    # The last source is cut finer: its candidates end together.
-    (0, 12, [[0, -1]]),
-    (0, 12, [[1, -1]]),
-    (0, 12, [[2, -1]]),
+    (1, 4, part(0, 8)),
+    # The last sources are cut finer and finer: the lanes end together.
+    *((3, 4, part(i, i + 4)) for i in (0, 4)),
+    *((2, 8, part(i, i + 2)) for i in (0, 2, 4, 6)),
+    *((0, 12, part(i, i + 1)) for i in range(8)),
   ]
   start = tickets.Drawn(np.full(4, 5, np.int32), np.zeros(4, np.float32))
   queue.put_back(1, {2: start, 0: start})
   ticket = queue.pop()
-  assert (ticket.row, ticket.length, ticket.indices.tolist()) == (1, 8, [[0, 2]])
+  assert (ticket.row, ticket.length) == (1, 8)
+  assert ticket.indices[0].tolist() == [0, 2] + [-1] * 6
   assert set(ticket.known) == {0, 2}
+
+
+def test_each_lane_gets_one_of_the_fine_tickets_and_no_more():
+  queue = tickets.Queue([9] * 100, 12, slots=2, share=6, lanes=10, lengths=(16,))
+  sizes = [int((t.indices >= 0).sum()) for t in iter_pop(queue)]
+  # Shares of 6, 3, 2 and 1 in each of two slots: 1, 2, 3 and 6 tickets of a source.
+  assert sizes == [12] * 89 + [6] * 10 + [4] * 12 + [2] * 12
 
 
 def iter_pop(queue):
