@@ -4,14 +4,15 @@ import argparse
 import dataclasses
 import functools
 import json
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from benchmarks import ceiling, measuring, ours, rivals
+from benchmarks import ceiling, measuring, ours, rivals, t5x_rival
 
-Sampler = ours.Ours | rivals.TransformersRival | rivals.CTranslate2Rival
+Sampler = ours.Ours | rivals.Rival
 
 LEAST_EQUAL = 0.99  # of the greedy outputs, between samplers in float32
 MOST_DEVIATIONS = 4.0  # chance alone exceeds them once in 16,000 comparisons
@@ -44,8 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     default='transformers,ctranslate2,ctranslate2_int8',
     type=names,
     help='comma-separated, a type after the underscore, float32 without: '
-    "transformers, transformers_bfloat16, ctranslate2, ctranslate2_int8, ... ''"
+    "transformers, transformers_bfloat16, ctranslate2, ctranslate2_int8, t5x, ... ''"
     ' runs ours alone (default: %(default)s)',
+  )
+  parser.add_argument(
+    '--t5x', type=pathlib.Path, help='root of a T5X checkout, which t5x needs'
   )
   parser.add_argument(
     '--precision',
@@ -108,6 +112,12 @@ def make_sampler(name: str, policy: ours.Policy, args: argparse.Namespace) -> Sa
       )
     return ours.OurSampler(
       policy.with_precision(precision), name=name, settings=args.settings
+    )
+  if first == 't5x':
+    if args.t5x is None:
+      raise ValueError(f'{name} needs --t5x: the root of a T5X checkout')
+    return t5x_rival.T5XRival(
+      policy.config, policy.params, checkout=args.t5x, dtype=dtype or 'float32'
     )
   return rivals.make(name, policy.config, policy.params, device=args.device)
 

@@ -33,14 +33,12 @@ os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')
 import argparse
 import dataclasses
 import functools
-import importlib
 import importlib.util
 import itertools
 import json
 import pathlib
 import sys
 import time
-import types
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -49,7 +47,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from benchmarks import tpu_estimates
+from benchmarks import t5x_rival, tpu_estimates
 from rest_jax.models import rows_last, t5
 from rest_jax.sampling import decoder, draws, vocab_first
 from rest_jax.stages import policies
@@ -272,27 +270,9 @@ def _unflushed(
   return model._step_logits(features), cache
 
 
-def t5x_network(path: pathlib.Path) -> Any:
-  """T5X's minimal T5, without running `t5x/__init__.py` (SeqIO, TensorFlow).
-
-  Raises:
-    ValueError: no T5X checkout there.
-  """
-  if not (path / 't5x' / 'examples' / 't5' / 'network.py').is_file():
-    raise ValueError(
-      f'{path} holds no t5x/examples/t5/network.py; pass the root of a T5X checkout'
-    )
-  for name in ('t5x', 't5x.examples', 't5x.examples.t5'):
-    if name not in sys.modules:
-      package = types.ModuleType(name)
-      package.__path__ = [str(path.joinpath(*name.split('.')))]
-      sys.modules[name] = package
-  return importlib.import_module('t5x.examples.t5.network')
-
-
 def compile_t5x(
   mesh: Mesh,
-  network: Any,
+  checkout: pathlib.Path,
   config: t5.T5Config,
   *,
   sources: int,
@@ -301,9 +281,7 @@ def compile_t5x(
   cache_length: int,
 ) -> tpu_estimates.Estimate:
   """Compiles T5X's step and `jax.random.categorical`, which it draws with."""
-  names = {field.name for field in dataclasses.fields(network.T5Config)}
-  fields = {k: v for k, v in dataclasses.asdict(config).items() if k in names}
-  module = network.Transformer(network.T5Config(**{**fields, 'dtype': jnp.bfloat16}))
+  module = t5x_rival.network_of(checkout, config, jnp.bfloat16)
   rows = sources * samples * mesh.size
   ids = jax.ShapeDtypeStruct((rows, cache_length), jnp.int32)
   key = jax.eval_shape(lambda: jax.random.key(0))
@@ -377,7 +355,6 @@ def compare(
   samples: int,
   model: int,
   args: argparse.Namespace,
-  network: Any | None,
 ) -> list[dict[str, Any]]:
   """Results of all variants for one chip, size, N and number of model shards."""
   mesh = topology_mesh(chip, model)
@@ -385,7 +362,7 @@ def compare(
   results: list[dict[str, Any]] = []
   rival = None
   for variant in args.variants:
-    if variant == 't5x' and (network is None or model > 1):
+    if variant == 't5x' and (args.t5x is None or model > 1):
       continue
     started = time.monotonic()
 
@@ -393,7 +370,7 @@ def compare(
       sizes = {'source_length': args.length, 'cache_length': args.length}
       if variant == 't5x':
         return compile_t5x(
-          mesh, network, config, sources=sources, samples=samples, **sizes
+          mesh, args.t5x, config, sources=sources, samples=samples, **sizes
         )
       copies = samples if variant == 'replicated' else 1
       ours = config
@@ -467,8 +444,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   if reason:
     print(f'skipped: {reason}')
     return 0
-  network = t5x_network(args.t5x) if args.t5x else None
-  if network is None:
+  if args.t5x is None:
     print('t5x skipped: no checkout given (--t5x PATH)')
   # T5X first, since the others are divided by it.
   args.variants = [variant for variant in VARIANTS if variant in args.variants]
@@ -477,7 +453,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     results: list[dict[str, Any]] = []
     for size in args.sizes:
       for samples, model in itertools.product(args.samples, args.model):
-        found = compare(chip, size, samples, model, args, network)
+        found = compare(chip, size, samples, model, args)
         results += found
         if args.json:
           with args.json.open('a') as file:

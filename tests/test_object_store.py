@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from rest_jax import paths
+from rest_jax.training import hosts as hosts_lib
+from rest_jax.training.checkpoint_copies import MARKER
 from tests import minimal_run, several_hosts, survival
 from tests.training import killed_run
 
@@ -86,24 +88,47 @@ def s3():
     yield store
 
 
-@pytest.mark.parametrize('scheme', ['gs', 's3'])
-def test_a_run_on_an_object_store_makes_the_same(
-  scheme, request, tmp_path, tmp_path_factory
-):
-  store = request.getfixturevalue(scheme)
-  one = minimal_run.finished(tmp_path_factory)
-  url = f'{store.root}/runs/one'
+def test_a_run_on_gs_makes_the_same(gs, tmp_path, tmp_path_factory):
+  url = f'{gs.root}/runs/one'
   arguments = ['rest', *survival.BINDINGS]
   # TensorFlow, where it is there, would take gs:// to Google itself.
-  first = store.python('-m', 'tests.minimal_run', url, '--block', *arguments)
+  first = gs.python('-m', 'tests.minimal_run', url, '--block', *arguments)
   assert first.returncode == 0, first.stderr[-3000:]
-  store.copy(url, tmp_path / 'run')
-  assert not (tmp_path / 'run' / '.lock').exists()
-  found = minimal_run.fingerprints(tmp_path / 'run')
+  _check_run(gs, url, tmp_path / 'run', minimal_run.finished(tmp_path_factory))
+
+
+@pytest.mark.timeout(900)
+def test_two_hosts_on_s3_make_the_same_though_the_first_is_killed(
+  s3, tmp_path, tmp_path_factory, monkeypatch
+):
+  for name, value in s3.environment.items():
+    monkeypatch.setenv(name, value)
+  url = f'{s3.root}/runs/two'
+  # As the second checkpoint of BC is written, which the first has left by then.
+  kill = r'--kill=/rest_jax_checkpoint_\w+/checkpoints/\d+$'
+  bindings = survival.BINDINGS
+  hosts = several_hosts.Hosts(
+    tmp_path / 'killed', url, 2, of={0: [kill]}, bindings=bindings
+  )
+  first, second = hosts.wait()
+  assert first == -signal.SIGKILL, hosts.printed()
+  assert second in (hosts_lib.LOST, -signal.SIGABRT), hosts.printed()
+  s3.copy(f'{url}/.work', tmp_path / 'left')
+  assert list(tmp_path.glob(f'left/bc-*/scratch/checkpoints/3/{MARKER}'))
+  # The lock that was left behind takes two minutes to be known as that.
+  hosts = several_hosts.Hosts(tmp_path / 'rest', url, 2, bindings=bindings)
+  assert hosts.wait(600) == [0, 0], hosts.printed()
+  _check_run(s3, url, tmp_path / 'run', minimal_run.finished(tmp_path_factory))
+
+
+def _check_run(store, url, folder, expected):
+  store.copy(url, folder)
+  assert not (folder / '.lock').exists()
+  found = minimal_run.fingerprints(folder)
   assert {'bc', 'reward_model', 'grow_1', 'score_1', 'improve_1_1'} <= found.keys()
-  paths.remove_tree(tmp_path / 'run' / '.work')  # folders are no objects
-  assert survival.differences(one, tmp_path / 'run', of=found) == []
-  events = list((tmp_path / 'run' / 'bc' / 'events').iterdir())
+  paths.remove_tree(folder / '.work')  # folders are no objects
+  assert survival.differences(expected, folder, of=found) == []
+  events = list((folder / 'bc' / 'events').iterdir())
   assert {path.name.split('.')[0] for path in events} == {'metrics', 'events'}
 
 

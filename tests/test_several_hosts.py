@@ -1,4 +1,4 @@
-"""Two hosts make what one makes, however they are stopped, and end alike."""
+"""Two and four hosts make what one makes, however they are stopped, and end alike."""
 
 import signal
 import time
@@ -28,9 +28,9 @@ BINDINGS = ['THRESHOLDS = ((0.6,),)']
 
 
 @pytest.fixture(scope='module')
-def two(tmp_path_factory):
-  """A MODEL_DIR whose hosts were two, one and two: in BC and in Grow the first dies."""
-  folder = tmp_path_factory.mktemp('two')
+def several(tmp_path_factory):
+  """A MODEL_DIR of two, one and four hosts: in BC and in Grow the first dies."""
+  folder = tmp_path_factory.mktemp('several')
   kill = r'--kill=/\.work/bc-.*/scratch/.*\d+$'
   hosts = several_hosts.Hosts(
     folder / 'bc', folder / 'run', 2, of={0: [kill]}, bindings=BINDINGS
@@ -45,27 +45,27 @@ def two(tmp_path_factory):
   )
   assert hosts.wait() == [-signal.SIGKILL], hosts.printed()
   assert list(folder.glob('run/.work/grow_1-*/artifact/groups-*'))
-  several_hosts.run(folder / 'rest', folder / 'run', 2, bindings=BINDINGS)
+  several_hosts.run(folder / 'rest', folder / 'run', 4, bindings=BINDINGS)
   return folder / 'run'
 
 
-def test_the_artifacts_are_those_of_one_host(one, two):
-  names = minimal_run.fingerprints(two)
+def test_the_artifacts_are_those_of_one_host(one, several):
+  names = minimal_run.fingerprints(several)
   assert {'bc', 'reward_model', 'grow_1', 'score_1', 'improve_1_1'} <= names.keys()
   expected = minimal_run.fingerprints(one)
   assert names == {name: expected[name] for name in names}
-  assert not list((two / '.work').iterdir())
+  assert not list((several / '.work').iterdir())
 
 
 @pytest.mark.parametrize('split', ['train', 'validation', 'test'])
-def test_the_corpus_is_equal(one, two, split):
-  left, right = (shards.list_shards(d / 'corpus' / split) for d in (one, two))
+def test_the_corpus_is_equal(one, several, split):
+  left, right = (shards.list_shards(d / 'corpus' / split) for d in (one, several))
   assert [paths.content_hash(p) for p in left] == [paths.content_hash(p) for p in right]
 
 
 @pytest.mark.parametrize('name', ['rating_samples', 'grow_1'])
-def test_the_samples_are_equal(one, two, name):
-  left, right = (list(group_store.iterate_groups(d / name)) for d in (one, two))
+def test_the_samples_are_equal(one, several, name):
+  left, right = (list(group_store.iterate_groups(d / name)) for d in (one, several))
   assert [g.source_id for g in left] == [g.source_id for g in right] and left
   for a, b in zip(left, right, strict=True):
     assert a.texts == b.texts and a.origins == b.origins
@@ -73,22 +73,22 @@ def test_the_samples_are_equal(one, two, name):
       np.testing.assert_allclose(x, y, atol=TOLERANCE)
 
 
-def test_attempts_are_counted_and_not_by_host(two):
+def test_attempts_are_counted_and_not_by_host(several):
   attempts = {
-    name: minimal_run.record(two, name)['cost']['attempts']
+    name: minimal_run.record(several, name)['cost']['attempts']
     for name in ('bc', 'grow_1', 'score_1')
   }
   assert attempts == {'bc': 2, 'grow_1': 2, 'score_1': 1}
-  assert minimal_run.record(two, 'grow_1')['cost']['counts']['decoder_steps'] > 0
+  assert minimal_run.record(several, 'grow_1')['cost']['counts']['decoder_steps'] > 0
 
 
-def test_the_counts_of_two_hosts_add_up(one, two):
-  left, right = (minimal_run.record(d, 'grow_1')['results'] for d in (one, two))
+def test_the_counts_of_the_hosts_add_up(one, several):
+  left, right = (minimal_run.record(d, 'grow_1')['results'] for d in (one, several))
   assert left == right and left['candidates'] == 72
 
 
-def test_the_rewards_are_equal(one, two):
-  found = [shards.list_shards(d / 'score_1', reward_store.KIND) for d in (one, two)]
+def test_the_rewards_are_equal(one, several):
+  found = [shards.list_shards(d / 'score_1', reward_store.KIND) for d in (one, several)]
   assert len(found[0]) == len(found[1]) > 1
   for left, right in zip(*found, strict=True):
     a, b = reward_store.read_rewards(left), reward_store.read_rewards(right)
@@ -97,8 +97,8 @@ def test_the_rewards_are_equal(one, two):
 
 
 @pytest.mark.parametrize('name', ['bc', 'reward_model', 'improve_1_1'])
-def test_the_parameters_are_equal(one, two, name):
-  left, right = minimal_run.params(one, name), minimal_run.params(two, name)
+def test_the_parameters_are_equal(one, several, name):
+  left, right = minimal_run.params(one, name), minimal_run.params(several, name)
   assert left.keys() == right.keys() and left
   for key in left:
     np.testing.assert_allclose(left[key], right[key], atol=TOLERANCE, err_msg=key)

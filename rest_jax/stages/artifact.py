@@ -24,7 +24,6 @@ from rest_jax import paths
 from rest_jax.stages import cost as cost_lib
 from rest_jax.stages import fingerprint as fingerprint_lib
 from rest_jax.stages import progress as progress_lib
-from rest_jax.training import checkpoint_copies
 from rest_jax.training import hosts as hosts_lib
 from rest_jax.training import mesh as mesh_lib
 
@@ -171,9 +170,6 @@ class Run:
       {'grow'}; None means all. Others are reused or planned.
     dry_run: build nothing, plan everything.
     config_text: the gin configuration, kept with each artifact as `config.gin`.
-
-  Raises:
-    ValueError: `model_dir` is on s3:// and there are several hosts.
   """
 
   def __init__(
@@ -187,7 +183,6 @@ class Run:
     dry_run: bool = False,
     config_text: str = '',
   ):
-    checkpoint_copies.refuse_several_hosts(model_dir)  # not after hours of ingest
     self.model_dir = paths.as_path(model_dir)
     self.mesh = mesh  # in a stage's `build`, of the devices that it runs on
     # Tuples, since compiled programs are looked up by them.

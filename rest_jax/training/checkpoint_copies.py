@@ -4,14 +4,21 @@ Orbax 0.12 knows disks and gs:// alone. A checkpoint for s3:// is written to a t
 folder (TMPDIR says where) and copied to the store from there; before it is read it is
 copied back. Its file MARKER is copied last and removed first: a checkpoint without it
 was cut short and does not count. Paths elsewhere are used as they are.
+
+Of several hosts the first writes, all of the checkpoint: the arrays are gathered there,
+one after the other. Each reads a copy of its own.
 """
 
 import concurrent.futures
 import contextlib
 import tempfile
 from collections.abc import Callable, Iterator
+from typing import Any
 
+import jax
+import numpy as np
 from etils import epath
+from jax.experimental import multihost_utils
 
 from rest_jax import paths
 from rest_jax.training import hosts
@@ -19,17 +26,19 @@ from rest_jax.training import hosts
 MARKER = '_CHECKPOINT_METADATA'  # Orbax writes one into every checkpoint
 
 
-def refuse_several_hosts(path: paths.PathLike) -> None:
-  """Raises ValueError where hosts would have to write into one checkpoint on s3://.
+def gathered(tree: Any) -> Any | None:
+  """The whole arrays on the first host, as NumPy; None on the others.
 
-  Each holds a part of it, and a local folder is one host's.
+  Args:
+    tree: arrays that lie on all hosts, who all call it.
   """
-  if paths.is_s3(path) and hosts.count() > 1:
-    raise ValueError(
-      f'{path} is on s3://, where {hosts.count()} hosts cannot write checkpoints '
-      'together: choose a directory on a disk that all hosts share, or on gs://, or '
-      'run on one host'
-    )
+
+  def one(x: Any) -> np.ndarray | None:
+    whole = multihost_utils.process_allgather(x, tiled=True)
+    return np.asarray(whole) if hosts.is_primary() else None
+
+  found = jax.tree.map(one, tree)
+  return found if hosts.is_primary() else None
 
 
 def is_whole(checkpoint: epath.Path) -> bool:

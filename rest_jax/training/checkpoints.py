@@ -42,19 +42,25 @@ def _is_not_raised_as_well(record: standard_logging.LogRecord) -> bool:
   return not (record.module == 'future' and 'orbax' in record.pathname)
 
 
-def _checkpointer(arrays: Any = None) -> ocp.Checkpointer:
-  """For arrays, or shardings, that all hosts or this one alone write or read.
-
-  Orbax waits for all hosts unless it is told that this one is alone with its work.
-  """
+def _is_shared(arrays: Any) -> bool:
+  """Whether arrays, or shardings, lie on other hosts' devices too."""
   leaves = jax.tree.leaves(arrays)
-  shared = [x for x in leaves if not getattr(x, 'is_fully_addressable', True)]
-  if jax.process_count() == 1 or shared:
-    return ocp.Checkpointer(_handler())
+  return any(not getattr(x, 'is_fully_addressable', True) for x in leaves)
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+  """Says that this host is alone with its work: otherwise Orbax waits for all."""
   index = jax.process_index()
-  alone = ocp.options.MultiprocessingOptions(
+  return ocp.options.MultiprocessingOptions(
     primary_host=index, active_processes={index}, barrier_sync_key_prefix=f'host{index}'
   )
+
+
+def _checkpointer(*, shared: bool = False) -> ocp.Checkpointer:
+  """For what all hosts write or read together, or this one alone."""
+  if jax.process_count() == 1 or shared:
+    return ocp.Checkpointer(_handler())
+  alone = _alone()
   return ocp.Checkpointer(
     _handler(multiprocessing_options=alone), multiprocessing_options=alone
   )
@@ -73,21 +79,24 @@ def save_params(path: paths.PathLike, params: Any, *, step: int) -> epath.Path:
 
   Returns:
     The checkpoint's directory.
-
-  Raises:
-    ValueError: on s3://, where there are several hosts.
   """
-  checkpoint_copies.refuse_several_hosts(path)
   target = paths.as_path(path) / f'{PREFIX}{int(step)}'
-  tree = {
-    'target': params,
-    'state': {'step': np.asarray(step, np.int32), 'param_states': {}},
-  }
-  with (
-    checkpoint_copies.replaced(_absolute(target) / ITEM) as folder,
-    _checkpointer(params) as checkpointer,
-  ):
-    checkpointer.save(folder, ocp.args.PyTreeSave(tree), force=True)
+  shared = _is_shared(params)
+  by_first = shared and paths.is_s3(target)
+  if by_first:
+    params = checkpoint_copies.gathered(params)
+  if params is not None:
+    tree = {
+      'target': params,
+      'state': {'step': np.asarray(step, np.int32), 'param_states': {}},
+    }
+    with (
+      checkpoint_copies.replaced(_absolute(target) / ITEM) as folder,
+      _checkpointer(shared=shared and not by_first) as checkpointer,
+    ):
+      checkpointer.save(folder, ocp.args.PyTreeSave(tree), force=True)
+  if by_first:
+    ocp.multihost.sync_global_processes(f'written_{step}')
   return target
 
 
@@ -158,10 +167,11 @@ def load_params(
       restore_args = jax.tree.map(_restore_arg, abstract)
     else:
       restore_args = jax.tree.map(_restore_arg, abstract, shardings)
+    copied = local != folder
     try:
-      return _restore(local, abstract, restore_args)
+      return _restore(local, abstract, restore_args, copied=copied)
     except Exception as error:
-      name = _first_unreadable(local, _flat(restore_args))
+      name = _first_unreadable(local, _flat(restore_args), copied=copied)
       raise ValueError(
         f'{folder} is damaged: parameter {name!r} cannot be read '
         f'({_first_line(error)}). A file in it was cut short or lost: use another '
@@ -177,14 +187,15 @@ def _restore_arg(leaf: Any, sharding: Any = None) -> ocp.RestoreArgs:
   )
 
 
-def _restore(folder: epath.Path, item: Any, restore_args: Any) -> Any:
+def _restore(folder: epath.Path, item: Any, restore_args: Any, *, copied: bool) -> Any:
+  """Reads a folder that all hosts reach, or a copy of this host's own."""
   args = ocp.args.PyTreeRestore(
     item={'target': item},
     restore_args={'target': restore_args},
     partial_restore=True,
   )
   shardings = [getattr(arg, 'sharding', None) for arg in jax.tree.leaves(restore_args)]
-  with _checkpointer(shardings) as checkpointer:
+  with _checkpointer(shared=_is_shared(shardings) and not copied) as checkpointer:
     return checkpointer.restore(folder, args)['target']
 
 
@@ -268,14 +279,16 @@ def _check_match(
     raise ValueError(f'{folder} {text}. {advice}')
 
 
-def _first_unreadable(folder: epath.Path, restore_args: Mapping[str, Any]) -> str:
+def _first_unreadable(
+  folder: epath.Path, restore_args: Mapping[str, Any], *, copied: bool
+) -> str:
   """Reads one parameter after the other until one fails."""
   for name, arg in restore_args.items():
     tree: Any = arg
     for key in reversed(name.split('/')):
       tree = {key: tree}
     try:
-      _restore(folder, jax.tree.map(lambda _: 0, tree), tree)
+      _restore(folder, jax.tree.map(lambda _: 0, tree), tree, copied=copied)
     except Exception:
       return name
   return 'unknown: each can be read by itself'
@@ -308,15 +321,11 @@ class TrainingCheckpoints:
   Args:
     directory: made if absent.
     keep: how many to keep, at least 1; 2 and more can survive a damaged one.
-
-  Raises:
-    ValueError: on s3://, where there are several hosts.
   """
 
   def __init__(self, directory: paths.PathLike, *, keep: int = 2):
     if keep < 1:
       raise ValueError(f'keep={keep} must be at least 1')
-    checkpoint_copies.refuse_several_hosts(directory)
     self.directory = _absolute(paths.as_path(directory))
     self._keep = keep
     self._manager: Any = None
@@ -328,12 +337,15 @@ class TrainingCheckpoints:
 
   def save(self, step: int, snapshot: Snapshot) -> None:
     """Starts to write a checkpoint; the arrays may be donated when it returns."""
-    items = {
-      'state': ocp.args.PyTreeSave(snapshot.state._asdict()),
-      'record': ocp.args.JsonSave(snapshot.record),
-    }
+    arrays: Any = {'state': snapshot.state._asdict()}
     if snapshot.best_params is not None:
-      items['best_params'] = ocp.args.PyTreeSave(snapshot.best_params)
+      arrays['best_params'] = snapshot.best_params
+    if self._mirror is not None and jax.process_count() > 1:
+      arrays = checkpoint_copies.gathered(arrays)
+      if arrays is None:
+        return
+    items = {name: ocp.args.PyTreeSave(tree) for name, tree in arrays.items()}
+    items['record'] = ocp.args.JsonSave(snapshot.record)
     if self._mirror is not None:
       self._mirror.wait()  # for what Orbax is about to remove, perhaps
     manager = self._open()
@@ -352,6 +364,8 @@ class TrainingCheckpoints:
         model or the optimiser has changed.
     """
     self.wait()  # a step is listed from the moment its writing begins
+    if self._mirror is not None:
+      ocp.multihost.sync_global_processes('sent')  # by the first host
     for step in self._steps():
       try:
         return step, self._restore(step, abstract_state)
@@ -404,17 +418,22 @@ class TrainingCheckpoints:
   def _open(self) -> Any:
     if self._manager is None:
       logging.get_absl_logger().addFilter(_is_not_raised_as_well)
-      options = ocp.CheckpointManagerOptions(
-        max_to_keep=self._keep, cleanup_tmp_directories=True
-      )
+      several: dict[str, Any] = {}
+      options: dict[str, Any] = {}
+      if self._mirror is not None and jax.process_count() > 1:
+        several = {'multiprocessing_options': _alone()}
+        options = {**several, 'create': False}
+        self._folder.mkdir(parents=True, exist_ok=True)
       self._manager = ocp.CheckpointManager(
         self._folder,
-        options=options,
+        options=ocp.CheckpointManagerOptions(
+          max_to_keep=self._keep, cleanup_tmp_directories=True, **options
+        ),
         item_names=('state', 'best_params', 'record'),
         item_handlers={
-          'state': _handler(),
-          'best_params': _handler(),
-          'record': ocp.JsonCheckpointHandler(),
+          'state': _handler(**several),
+          'best_params': _handler(**several),
+          'record': ocp.JsonCheckpointHandler(**several),
         },
       )
     return self._manager

@@ -1,13 +1,14 @@
 """The rivals compute what we compute; skipped where they are not installed."""
 
 import dataclasses
-import importlib.util
+import importlib.machinery
+import pathlib
 
 import jax
 import numpy as np
 import pytest
 
-from benchmarks import ours, rivals, scoring
+from benchmarks import ours, rivals, scoring, t5x_rival
 from rest_jax.models import t5
 
 CONFIG = t5.T5Config(
@@ -23,13 +24,33 @@ LIMITS = rivals.Limits(most=9)
 NEEDED = {
   'transformers': ('torch', 'transformers'),
   'ctranslate2': ('torch', 'transformers', 'ctranslate2'),
+  't5x': ('t5x',),
 }
+
+
+# Not `importlib.util`'s: the rival puts a t5x of its own into `sys.modules`.
+_spec = importlib.machinery.PathFinder.find_spec
 
 
 def _need(name):
   for package in NEEDED[name]:
-    if importlib.util.find_spec(package) is None:
+    if _spec(package) is None:
       pytest.skip(f'{package} is not installed: see benchmarks/requirements.txt')
+
+
+def _make(name, policy):
+  """By name; T5X's checkout is the one that can be imported."""
+  _need(name)
+  if name != 't5x':
+    return rivals.make(name, policy.config, policy.params)
+  (package,) = _spec('t5x').submodule_search_locations
+  checkout = pathlib.Path(package).parent
+  return t5x_rival.T5XRival(policy.config, policy.params, checkout=checkout)
+
+
+def test_a_folder_without_t5x_is_refused(tmp_path):
+  with pytest.raises(ValueError, match='root of a T5X checkout'):
+    t5x_rival.module(tmp_path, 'decoding')
 
 
 def _policy(*, tied):
@@ -57,10 +78,9 @@ def _sources():
 @pytest.mark.parametrize('name', list(NEEDED))
 @pytest.mark.filterwarnings('default')  # the libraries' own
 def test_greedy_outputs_agree(name, tied):
-  _need(name)
   policy = _policy(tied=tied)
+  rival = _make(name, policy)
   sampler = ours.OurSampler(policy)
-  rival = rivals.make(name, policy.config, policy.params)
   expected = sampler.greedy(_sources(), limits=LIMITS)
   assert rival.greedy(_sources(), limits=LIMITS) == expected
   assert len({tuple(tokens) for tokens in expected}) > 1
@@ -74,9 +94,8 @@ def test_greedy_outputs_agree(name, tied):
 @pytest.mark.parametrize('name', list(NEEDED))
 @pytest.mark.filterwarnings('default')
 def test_first_tokens_are_drawn_from_the_tempered_distribution(name):
-  _need(name)
   policy = _policy(tied=False)
-  rival = rivals.make(name, policy.config, policy.params)
+  rival = _make(name, policy)
   source = _sources()[0]
   start = np.zeros((1, 1, 1), np.int32)
   logits = t5.T5(policy.config).apply(

@@ -145,11 +145,6 @@ def test_other_errors_of_the_compiler_are_not_hidden():
     tpu_step.fit(compile_for, 4)
 
 
-def test_a_folder_without_t5x_is_refused(tmp_path):
-  with pytest.raises(ValueError, match='root of a T5X checkout'):
-    tpu_step.t5x_network(tmp_path)
-
-
 def test_unknown_names_list_the_known():
   with pytest.raises(ValueError, match='base, large, xl'):
     tpu_step.model_config('huge')

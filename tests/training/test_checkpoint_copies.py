@@ -11,7 +11,6 @@ import pytest
 from etils.epath import backend, gpath
 
 from rest_jax import paths
-from rest_jax.stages import artifact
 from rest_jax.training import checkpoint_copies, checkpoints, loop
 from rest_jax.training import mesh as mesh_lib
 from rest_jax.training import optimiser as optimiser_lib
@@ -256,23 +255,3 @@ def test_another_optimisers_state_is_refused_and_kept(store, state):
     files.restore(other)
   files.close()
   assert names(store, f'{DIRECTORY}/5')
-
-
-# ---- Several hosts ----
-
-
-@pytest.mark.parametrize(
-  'use',
-  [
-    lambda: open_files(),
-    lambda: checkpoints.save_params(FOLDER, params(), step=1),
-    lambda: artifact.Run(FOLDER, mesh=mesh_lib.make_mesh()),
-  ],
-)
-def test_several_hosts_are_refused(use, store, monkeypatch, tmp_path):
-  monkeypatch.setattr(checkpoint_copies.hosts, 'count', lambda: 2)
-  with pytest.raises(ValueError, match=r'on s3://, where 2 hosts cannot.* or on gs://'):
-    use()
-  assert not store
-  checkpoint_copies.refuse_several_hosts(tmp_path)
-  checkpoint_copies.refuse_several_hosts('gs://bucket/run')
