@@ -166,7 +166,8 @@ def rating_of(page, place):
   """What the page shows as the rating of a candidate, or None."""
   card = page.locator('.candidate').nth(place)
   pressed = card.locator('button[aria-pressed=true]')
-  return int(pressed.inner_text()) if pressed.count() else None
+  texts = pressed.all_inner_texts()  # at once: it may be let go between two looks
+  return int(texts[0]) if texts else None
 
 
 def go_to_two(page):
