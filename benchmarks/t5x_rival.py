@@ -8,7 +8,6 @@ that few programs are compiled.
 """
 
 import dataclasses
-import functools
 import importlib
 import pathlib
 import sys
@@ -78,6 +77,9 @@ class T5XRival(rivals.Rival):
     self._network = network_of(checkout, config, dtype)
     self._decoding = module(checkout, 'decoding')
     self._params = jax.device_put(params, jax.devices()[0])
+    self._draw = jax.jit(
+      self._temperature_sample, static_argnames=('num_samples', 'limits')
+    )
     self.use(8)
 
   def _settings(self, rows: Iterable[int]) -> Iterable[int]:
@@ -127,10 +129,6 @@ class T5XRival(rivals.Rival):
     """See Rival."""
     found = self.sample(source_tokens, num_samples=1, limits=limits, temperature=0.0)
     return [candidates[0] for candidates in found]
-
-  @functools.cached_property
-  def _draw(self) -> Any:
-    return jax.jit(self._temperature_sample, static_argnames=('num_samples', 'limits'))
 
   def _temperature_sample(
     self,
