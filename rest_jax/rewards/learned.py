@@ -51,6 +51,18 @@ class RatingScale:
 # sources of 64 tokens, 1,024 wide, take 256 MiB in float32.
 _BATCHES_PER_BLOCK = 8  # encoder batches
 
+# A call with little to score is cut into smaller batches, down to these: what the last
+# of four leaves empty is little, and a device is busy with one.
+_FEWEST_BATCHES = 4
+_FEWEST_SOURCES = 16
+_FEWEST_POSITIONS = 512
+
+
+def _batch_of(total: int, fewest: int, most: int) -> int:
+  """How many of `total` to compute at a time: a power of two, or `most`."""
+  share = -(-total // _FEWEST_BATCHES)
+  return min(most, max(fewest, 1 << (share - 1).bit_length()))
+
 
 EncoderGroups = Callable[[Sequence[group_store.Group]], Sequence[group_store.Group]]
 
@@ -66,6 +78,15 @@ def _take(encoded: jax.Array, rows: jax.Array, *, length: int) -> jax.Array:
 
 
 _predict = functools.partial(jax.jit, static_argnames=('config',))(reward.predict_trees)
+
+
+class _TreeBatch(NamedTuple):
+  """Trees that are scored together, and what they are padded to."""
+
+  trees: np.ndarray  # [chosen] int64
+  rows: int
+  nodes: int
+  source_length: int
 
 
 class LargestProgram(NamedTuple):
@@ -89,14 +110,16 @@ class LearnedReward:
   source length, and a decoder for each of `buckets.sizes_up_to` of the nodes, with
   each of `buckets.lengths_up_to` of the source length that is below two thirds of it
   or the whole: for 40 tokens and 128 nodes 4 encoders and 9 decoders, for 128 tokens
-  9 and 27. Sizes that no tree has are not compiled.
+  9 and 27. Sizes that no tree has are not compiled. Calls with little to score have
+  smaller programs, one family for each halving of the batch.
 
   Args:
     params: of `reward.RewardT5`, on the mesh.
     config: the model's shape.
     scale: back to the scale of the ratings that it was trained on.
     mesh: trees are spread over its data and fsdp axes.
-    batch_size: trees of max_nodes scored together; changes no score beyond rounding.
+    batch_size: trees of max_nodes scored together, fewer where a call has not four
+      times as many; changes no score beyond rounding.
     max_nodes: distinct prefixes in one tree; larger groups have several, and repeat
       what these share: 1 % of all prefixes at 128, 5 % at 64 (eight samples of 16
       tokens, Multi30k).
@@ -180,7 +203,7 @@ class LearnedReward:
       self._sources,
     )
     size = self._tree_sizes[-1]
-    rows = self._rows(size)
+    rows = self._rows(size, self._positions)
     nodes, edges = batch((rows, 1, size)), batch((rows, 1, 2 * size))
     trees = {
       'encoder_input_tokens': batch((rows, length)),
@@ -213,8 +236,8 @@ class LearnedReward:
       sources[row, : lengths[row]] = group.source_tokens
     encoded = self._encode(sources, lengths)
     pending = [
-      (trees, self._start(forest, trees, size, sources[:, :length], encoded))
-      for trees, size, length in self._batches(forest, lengths)
+      (batch.trees, self._start(forest, batch, sources, encoded))
+      for batch in self._batches(forest, lengths)
     ]
     predictions = np.zeros(forest.edge_offsets[-1] + 1, np.float32)  # the last: empty
     for trees, values in pending:
@@ -228,8 +251,8 @@ class LearnedReward:
 
   def _batches(
     self, forest: prefix_trees.Forest, lengths: np.ndarray
-  ) -> Iterator[tuple[np.ndarray, int, int]]:
-    """Yields trees, the nodes and the source tokens that they are padded to.
+  ) -> Iterator[_TreeBatch]:
+    """Yields batches of trees.
 
     Trees come by source length and then from the largest, those that are padded
     alike together; only the last batch of all has rows to spare, or one where the
@@ -239,35 +262,37 @@ class LearnedReward:
     widths = [
       buckets.bucket(length, self._source_lengths) for length in lengths[forest.groups]
     ]
+    positions = _batch_of(sum(sizes), _FEWEST_POSITIONS, self._positions)
     order = np.lexsort((np.negative(sizes), np.array(widths)))
     start = 0
     while start < len(order):
       stop, size = start, 0
       while stop < len(order):
         larger = max(size, sizes[order[stop]])
-        if stop - start >= self._rows(larger):
+        if stop - start >= self._rows(larger, positions):
           break
         stop, size = stop + 1, larger
-      yield order[start:stop], size, widths[order[stop - 1]]
+      rows = self._rows(size, positions)
+      yield _TreeBatch(order[start:stop], rows, size, widths[order[stop - 1]])
       start = stop
 
   def _start(
     self,
     forest: prefix_trees.Forest,
-    trees: np.ndarray,  # [chosen] int64
-    size: int,
-    sources: np.ndarray,  # [sources of the block, source_length] int32
+    batch: _TreeBatch,
+    sources: np.ndarray,  # [sources of the block, longest] int32
     encoded: jax.Array,  # [at least the sources of the block, longest, embed]
-  ) -> jax.Array:  # [rows, 1, 2 * size] float32, on its way
+  ) -> jax.Array:  # [rows, 1, 2 * nodes] float32, on its way
     """Starts one batch of trees."""
-    batch = prefix_trees.tree_batch(forest, trees, rows=self._rows(size), nodes=size)
-    rows = np.zeros(self._rows(size), np.int32)
-    rows[: len(trees)] = forest.groups[trees]
-    batch['encoder_input_tokens'] = sources[rows]
-    placed = mesh_lib.put_batch(self._mesh, batch)
+    trees, rows, nodes, length = batch
+    arrays = prefix_trees.tree_batch(forest, trees, rows=rows, nodes=nodes)
+    groups = np.zeros(rows, np.int32)
+    groups[: len(trees)] = forest.groups[trees]
+    arrays['encoder_input_tokens'] = sources[groups, :length]
+    placed = mesh_lib.put_batch(self._mesh, arrays)
     return _predict(
       self._params,
-      self._take(encoded, rows, length=sources.shape[1]),
+      self._take(encoded, groups, length=length),
       placed,
       config=self._config,
     )
@@ -275,11 +300,12 @@ class LearnedReward:
   def _encode(self, sources: np.ndarray, lengths: np.ndarray) -> jax.Array:
     """The encodings [at least sources, source_length, embed] of a block."""
     parts = []
-    for start in range(0, len(sources), self._sources):
-      longest = lengths[start : start + self._sources].max()
+    rows = self._whole_rows(_batch_of(len(sources), _FEWEST_SOURCES, self._sources))
+    for start in range(0, len(sources), rows):
+      longest = lengths[start : start + rows].max()
       length = buckets.bucket(longest, self._encoder_lengths)
-      tokens = np.zeros((self._sources, length), np.int32)
-      part = sources[start : start + self._sources, :length]
+      tokens = np.zeros((rows, length), np.int32)
+      part = sources[start : start + rows, :length]
       tokens[: len(part)] = part
       placed = mesh_lib.put_batch(self._mesh, {'tokens': tokens})['tokens']
       encoded = _encode(self._params, placed, config=self._config)
@@ -289,9 +315,9 @@ class LearnedReward:
     wanted = 1 << (len(parts) - 1).bit_length()
     return jnp.concatenate(parts + parts[:1] * (wanted - len(parts)))
 
-  def _rows(self, size: int) -> int:
-    """Trees of `size` nodes in a batch."""
-    return self._whole_rows(self._positions // size)
+  def _rows(self, size: int, positions: int) -> int:
+    """Trees of `size` nodes in a batch of `positions`."""
+    return self._whole_rows(positions // size)
 
   def _whole_rows(self, rows: int) -> int:
     """So many rows that the mesh divides them, at least one a device."""

@@ -88,6 +88,41 @@ def test_scores_do_not_depend_on_how_the_work_is_cut(settings):
     np.testing.assert_allclose(found, values, atol=2e-5)
 
 
+def test_a_call_with_little_to_score_has_small_batches(monkeypatch):
+  shapes = {'encode': [], 'predict': []}
+
+  def encode(params, tokens, *, config, encode=learned._encode):
+    shapes['encode'].append(tokens.shape)
+    return encode(params, tokens, config=config)
+
+  def predict(params, encoded, trees, *, config, predict=learned._predict):
+    rows, _, nodes = trees['decoder_positions'].shape
+    shapes['predict'].append((rows, nodes))
+    return predict(params, encoded, trees, config=config)
+
+  monkeypatch.setattr(learned, '_encode', encode)
+  monkeypatch.setattr(learned, '_predict', predict)
+  scorer = make_scorer(batch_size=32)  # 128 sources, 4,096 positions
+  groups = [group for group in make_groups() if group.tokens]
+  few = scorer(groups)
+  assert shapes == {'encode': [(16, 16)], 'predict': [(512 // 16, 16)]}
+  shapes['encode'].clear()
+  shapes['predict'].clear()
+  many = scorer(groups * 256)  # of one or two trees of 16 nodes
+  assert shapes['encode'] == [(128, 16)] * 8
+  assert set(shapes['predict'][:-1]) == {(4096 // 16, 16)}
+  for found, values in zip(many, few * 256, strict=True):
+    np.testing.assert_allclose(found, values, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+  ('total', 'expected'),
+  [(1, 16), (64, 16), (65, 32), (128, 32), (257, 100), (9999, 100)],
+)
+def test_a_call_has_four_batches_where_they_are_not_too_small(total, expected):
+  assert learned._batch_of(total, 16, 100) == expected
+
+
 def test_a_large_group_scores_as_its_candidates_one_by_one():
   rng = np.random.default_rng(3)
   lengths = rng.integers(0, 9, 200)
