@@ -114,14 +114,14 @@ def compile_case(
     kinds: how the names of its programs begin.
     texts: a folder for what the compiler writes, a few MB for each program.
   """
-  from rest_jax.planning import precompile, programs
+  from rest_jax.planning import precompile, run_programs
   from rest_jax.training import mesh
 
   chip = tpu.chip_of(case.topology)
   devices = tpu.devices(case.topology)
   with mesh.described_devices(devices):
     run = plan(case, len(devices))
-    found = programs.of_run(run)
+    found = run_programs.of_run(run)
   done: set[str] = set()
   # Grow's sampler is on one host; the one of Improve's evaluation is on all.
   for program in sorted(found.programs.values(), key=lambda one: one.mesh.size):

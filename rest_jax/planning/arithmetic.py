@@ -1,5 +1,6 @@
 """The arithmetic of a training step: its matrix products, counted in the trace."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from rest_jax.data import batches
 from rest_jax.models import heads, t5
 from rest_jax.stages import policies
 from rest_jax.training import mesh as mesh_lib
-from rest_jax.training import objectives
+from rest_jax.training import objectives, online_objectives
 from rest_jax.training import step as step_lib
 
 # The modules of the frozen models that a loss may read.
@@ -54,6 +55,51 @@ def _subjaxprs(params: Mapping[str, Any]) -> list[Any]:
   return found
 
 
+def rollout_features(shape: tuple[int, int, int, int]) -> dict[str, Any]:
+  """Shapes of the features of drawn candidates, with their rewards.
+
+  Args:
+    shape: batch, samples, source_length, target_length.
+  """
+  batch, samples, source_length, target_length = shape
+  row = batches.empty_batch(
+    batch=1,
+    samples=samples,
+    source_length=source_length,
+    target_length=target_length,
+    rewards=True,
+    log_probs=True,
+  )
+  return {
+    name: jax.ShapeDtypeStruct((batch, *x.shape[1:]), x.dtype)
+    for name, x in row.items()
+  }
+
+
+def learnt_features(
+  objective: online_objectives.OnlineObjective,
+  shape: tuple[int, int, int, int],
+  params: Any,
+  reference: Any,
+  config: t5.T5Config,
+) -> dict[str, Any]:
+  """Shapes of all features that an update of an online learner has.
+
+  Args:
+    objective: of `training.online_objectives`.
+    shape: batch, samples, source_length, target_length.
+    params, reference: what is trained and the reference policy's parameters, shapes.
+    config: the policy's.
+  """
+
+  def found(params: Any, reference: Any, batch: Mapping[str, Any]) -> Mapping[str, Any]:
+    known = {**batch, objectives.REFERENCE: reference}
+    return {**batch, **objective.annotate(params, known, config)}
+
+  annotated = jax.eval_shape(found, params, reference, rollout_features(shape))
+  return {**annotated, **jax.eval_shape(objective.advantages, annotated)}
+
+
 @functools.lru_cache
 def step_flops(
   module: Any,
@@ -72,6 +118,7 @@ def step_flops(
     num_microbatches: parts of it.
   """
   batch, samples, source_length, target_length = shape
+  params = nn.meta.unbox(policies.abstract_params(module, config))
   # One row is made, since objectives add features of their own on the host.
   row = batches.empty_batch(
     batch=1,
@@ -88,8 +135,14 @@ def step_flops(
     name: jax.ShapeDtypeStruct((batch, *x.shape[1:]) if x.ndim else (), x.dtype)
     for name, x in {name: np.asarray(x) for name, x in row.items()}.items()
   }
-  params = nn.meta.unbox(policies.abstract_params(module, config))
-  if hasattr(objective, 'start'):
+  if isinstance(objective, online_objectives.OnlineObjective):
+    config = dataclasses.replace(config, dropout_rate=0.0)
+    policy, params = (
+      params,
+      jax.eval_shape(lambda p: objective.start(p, config), params),
+    )
+    features = learnt_features(objective, shape, params, policy, config)
+  elif hasattr(objective, 'start'):
     params = jax.eval_shape(objective.start, params)
   needs = getattr(objective, 'needs', ())
   frozen = {

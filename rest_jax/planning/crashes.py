@@ -60,6 +60,7 @@ class Journal:
 
   def __init__(self, path: str | None):
     self._path = path
+    self._asked = 0
     self._known: dict[str, dict[str, Any] | None] = {}
     for line in self._lines():
       self._known[line['program']] = line['estimate']
@@ -68,7 +69,9 @@ class Journal:
     self, program: programs_lib.Program, chip: tpu.Chip
   ) -> precompile.Estimate:
     """As `precompile.compile_program`; a refusal where it killed an earlier child."""
-    key = f'{program.name} {dict(program.mesh.shape)} {program.held_bytes}'
+    # Children ask in one order; programs of one name can differ in their model.
+    self._asked += 1
+    key = f'{self._asked} {program.name} {dict(program.mesh.shape)}'
     if key in self._known:
       found = self._known[key]
       return precompile.refused(program, CRASHED) if found is None else _read(found)

@@ -6,22 +6,16 @@ aside, are not: of a large batch they may be the larger part.
 """
 
 import dataclasses
-import functools
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
-from flax import linen as nn
 
 from rest_jax.data import buckets
-from rest_jax.models import caches, heads, reward, t5
-from rest_jax.planning import arithmetic
-from rest_jax.sampling import decoder
-from rest_jax.sampling import sampler as sampler_lib
-from rest_jax.stages import artifact, policies
+from rest_jax.models import heads, reward, t5
+from rest_jax.planning import arithmetic, samplings, shapes
+from rest_jax.stages import artifact
 from rest_jax.training import mesh as mesh_lib
-from rest_jax.training import step as step_lib
 
 # The modules that stages train, and the parameter that says how many candidates a
 # row of a batch has room for.
@@ -30,9 +24,12 @@ TRAINED: Mapping[str, tuple[Any, str | None]] = {
   'train_reward': (reward.RewardT5, 'max_samples'),
   'train_value': (heads.ScalarHeadT5, 'max_samples'),
   'improve': (t5.T5, 'samples_per_row'),
+  'online': (t5.T5, None),
 }
-# Those of them that sample held-out sources meanwhile, and score what they sampled.
-_SAMPLE_TO_EVALUATE = ('improve',)
+# Those of them that sample meanwhile, and score what they sampled.
+_SAMPLE_TOO = ('improve', 'online')
+# Those that sample from a finished policy.
+_SAMPLE = ('grow', 'evaluate', 'best_of_n', 'probe')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +75,7 @@ def by_stage(run: artifact.Run) -> dict[str, Memory]:
     ValueError: the mesh does not leave each host a copy of the policy.
   """
   entries = {entry.artifact.name: entry for entry in run.history}
-  alone = mesh_lib.local_mesh(run.mesh)  # hosts sample and score apart
+  alone = mesh_lib.local_mesh(run.mesh)  # hosts sample and score apart, or one alone
   found: dict[str, Memory] = {}
   for name, entry in entries.items():
     stage = entry.artifact.stage
@@ -86,12 +83,12 @@ def by_stage(run: artifact.Run) -> dict[str, Memory]:
     if config is None:
       continue
     if stage in TRAINED:
-      found[name] = _training(run, entry, config)
-    elif stage == 'grow':
-      parameters = _params_bytes(run, alone, t5.T5, config)
-      found[name] = Memory(parameters, cache=_cache_of(alone, entry, config))
-    elif stage == 'score' and 'reward_model' in entry.inputs:
-      found[name] = Memory(_params_bytes(run, alone, reward.RewardT5, config))
+      found[name] = _training(run, entry, entries, config)
+    elif stage in _SAMPLE and entry.params['num_samples']:
+      found[name] = _sampling(run, alone, entry, entries, config)
+    elif stage in ('score', 'probe') and 'reward_model' in entry.inputs:
+      scorer = shapes.params(reward.RewardT5, config, alone, run.rules)
+      found[name] = Memory(shapes.device_bytes(scorer))
   return found
 
 
@@ -101,14 +98,19 @@ def misfits(run: artifact.Run) -> list[str]:
   Args:
     run: after its algorithm has gone through it, as a dry run.
   """
-  shards = mesh_lib.batch_shards(run.mesh)
-  parts = f'data x fsdp = {shards} devices'
+  try:
+    alone = mesh_lib.batch_shards(mesh_lib.local_mesh(run.mesh))
+  except ValueError:
+    alone = 1  # `by_stage` says what is wrong
   found: dict[str, list[str]] = {}  # by what is wrong, the artifacts
   for entry in run.history:
-    rows, lanes = entry.params.get('batch_size'), entry.cut.get('sampler')
+    together = entry.teamwork == 'together'
+    shards = mesh_lib.batch_shards(run.mesh) if together else alone
+    parts = f'data x fsdp = {shards} devices'
+    rows, lanes = _batch_size(entry), entry.cut.get('sampler')
     cut = shards * entry.cut.get('num_microbatches', 1)
     wrong = []
-    if entry.artifact.stage in TRAINED and rows % cut:
+    if rows is not None and rows % cut:
       micro = f' x {cut // shards} microbatches' if cut > shards else ''
       near = max(cut, round(rows / cut) * cut)
       wrong.append(f'batch_size={rows} is no multiple of {parts}{micro}: {near} is')
@@ -121,6 +123,15 @@ def misfits(run: artifact.Run) -> list[str]:
     for problem in wrong:
       found.setdefault(problem, []).append(entry.artifact.name)
   return [f'{", ".join(names)}: {problem}' for problem, names in found.items()]
+
+
+def _batch_size(entry: artifact.HistoryEntry) -> int | None:
+  """Sources in a training step; None where a stage does not train."""
+  if entry.artifact.stage not in TRAINED:
+    return None
+  if entry.artifact.stage == 'online':
+    return int(entry.params['rollout'].batch_size)
+  return int(entry.params['batch_size'])
 
 
 def model_config(
@@ -143,134 +154,95 @@ def model_config(
   return None
 
 
-def device_bytes(tree: Any) -> int:
-  """Bytes of a tree of arrays, or of shapes with shardings, on one device."""
-  return sum(
-    math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-    for leaf in jax.tree.leaves(tree)
-  )
-
-
-def _whole_bytes(tree: Any) -> int:
-  return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-
-def lane_shapes(
-  config: t5.T5Config,
+def _sampling(
+  run: artifact.Run,
   mesh: jax.sharding.Mesh,
-  *,
-  settings: sampler_lib.SamplerSettings,
-  share: int,
-  source_length: int,
-  length: int,
-) -> decoder.Lanes:
-  """Shapes and shardings of `decoder.empty_lanes` at their full lengths."""
-  shapes = jax.eval_shape(
-    functools.partial(
-      decoder.empty_lanes,
-      config,
-      mesh,
-      batch=settings.batch_size,
-      slots=settings.slots,
-      share=share,
-      source_length=source_length,
-      length=length,
-      limit=length,
-    )
+  entry: artifact.HistoryEntry,
+  entries: samplings.Entries,
+  config: t5.T5Config,
+) -> Memory:
+  """Of a finished policy at work, with what judges it: the reward model, BC."""
+  policy = shapes.params(t5.T5, config, mesh, run.rules)
+  others = 0
+  if 'reward_model' in entry.inputs:
+    scorer = shapes.params(reward.RewardT5, config, mesh, run.rules)
+    others = shapes.device_bytes(scorer)
+  if 'bc' in entry.inputs:
+    others += shapes.device_bytes(policy)
+  sampled_from = shapes.quantised(policy, entry.params.get('quantisation'))
+  return Memory(
+    shapes.device_bytes(sampled_from),
+    others=others,
+    cache=_cache_of(mesh, entry, entries, config),
   )
-
-  def placed(x: jax.ShapeDtypeStruct, sharding: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-
-  def past(x: jax.ShapeDtypeStruct, names: Sequence[Any]) -> jax.ShapeDtypeStruct:
-    return placed(x, decoder.past_sharding(mesh, x, names))
-
-  def cross(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    names = ('batch', 'heads', 'source_length', 'kv')
-    return past(x, ('layers',) * (x.ndim - len(names)) + names)
-
-  rows = mesh_lib.batch_sharding(mesh)
-  others = shapes._replace(cross=None, cache=None)
-  spread: decoder.Lanes = jax.tree.map(lambda x: placed(x, rows), others)
-  return spread._replace(
-    cross=jax.tree.map(cross, shapes.cross),
-    cache=jax.tree.map(past, shapes.cache, caches.cache_axes(shapes.cache)),
-  )
-
-
-def _params_bytes(
-  run: artifact.Run, mesh: jax.sharding.Mesh, module: Any, config: t5.T5Config
-) -> int:
-  boxed = policies.abstract_params(module, config)
-  placed = jax.tree.map(
-    lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-    nn.meta.unbox(boxed),
-    mesh_lib.param_shardings(mesh, boxed, run.rules),
-  )
-  return device_bytes(placed)
 
 
 def _training(
-  run: artifact.Run, entry: artifact.HistoryEntry, config: t5.T5Config
+  run: artifact.Run,
+  entry: artifact.HistoryEntry,
+  entries: samplings.Entries,
+  config: t5.T5Config,
 ) -> Memory:
-  module, _ = TRAINED[entry.artifact.stage]
-  params, opt_state = _placed_state(
-    module, config, entry.params['optimiser'], run.mesh, run.rules
+  stage, said = entry.artifact.stage, entry.params
+  module, _ = TRAINED[stage]
+  model = shapes.params(module, config, run.mesh, run.rules)
+  state = shapes.state(
+    module, config, said['objective'], said['optimiser'], run.mesh, run.rules
   )
-  parameters = device_bytes(params)
+  parameters = shapes.device_bytes(state.params)
   accumulated = 1 + (entry.cut.get('num_microbatches', 1) > 1)
   others = parameters  # the best so far
   cache = 0
-  if entry.artifact.stage in _SAMPLE_TO_EVALUATE:
-    others += parameters  # those that it started from
-    cache = _cache_of(run.mesh, entry, config)
+  if stage in _SAMPLE_TOO:
+    others += shapes.device_bytes(model)  # those that it started from
+    cache = _cache_of(run.mesh, entry, entries, config)
     if 'reward_model' in entry.inputs:
-      others += _params_bytes(run, run.mesh, reward.RewardT5, config)
-  for need in getattr(entry.params['objective'], 'needs', ()):
-    others += _params_bytes(run, run.mesh, arithmetic.FROZEN[need], config)
+      scorer = shapes.params(reward.RewardT5, config, run.mesh, run.rules)
+      others += shapes.device_bytes(scorer)
+  for need in getattr(said['objective'], 'needs', ()):
+    frozen = shapes.params(arithmetic.FROZEN[need], config, run.mesh, run.rules)
+    others += shapes.device_bytes(frozen)
+  optimiser = shapes.device_bytes(state.opt_state)
   return Memory(
     parameters,
-    optimiser=device_bytes(opt_state),
+    optimiser=optimiser,
     gradients=parameters * accumulated,
     others=others,
     cache=cache,
-    trained_bytes=_whole_bytes(params),
-    checkpoint_bytes=2 * _whole_bytes(params) + _whole_bytes(opt_state),
+    trained_bytes=shapes.whole_bytes(model),
+    checkpoint_bytes=2 * shapes.whole_bytes(state.params)
+    + shapes.whole_bytes(state.opt_state),
     flops=_flops_of(entry, config),
   )
 
 
-@functools.lru_cache
-def _placed_state(
-  module: Any,
-  config: t5.T5Config,
-  optimiser: Any,
-  mesh: jax.sharding.Mesh,
-  rules: mesh_lib.Rules,
-) -> tuple[Any, Any]:
-  """Shapes and shardings of the parameters and of the optimiser's state."""
-  init_fn = policies.init_fn(module, config)
-  state = step_lib.abstract_state(init_fn, optimiser(), mesh, rules)
-  return state.params, state.opt_state
-
-
 def _cache_of(
-  mesh: jax.sharding.Mesh, entry: artifact.HistoryEntry, config: t5.T5Config
+  mesh: jax.sharding.Mesh,
+  entry: artifact.HistoryEntry,
+  entries: samplings.Entries,
+  config: t5.T5Config,
 ) -> int:
+  """Of the lanes of a stage's samplers, the largest; one is there at a time."""
   said = {**entry.params, **entry.cut}
   source_length, length = buckets.feature_lengths(said['task_feature_lengths'])
-  settings: sampler_lib.SamplerSettings = said['sampler']
-  samples = said.get('num_samples') or said['num_eval_samples']
-  sources = said.get('num_eval_sources') or settings.batch_size * sampler_lib.ROUNDS
-  lanes = lane_shapes(
-    config,
-    mesh,
-    settings=settings,
-    share=settings.share_of(samples, sources),
-    source_length=source_length,
-    length=length,
+  settings = said['sampler']
+  shares = {sampling.share(settings) for sampling in samplings.of_stage(entry, entries)}
+  return max(
+    (
+      shapes.device_bytes(
+        shapes.lanes(
+          config,
+          mesh,
+          settings=settings,
+          share=share,
+          source_length=source_length,
+          length=length,
+        )
+      )
+      for share in shares
+    ),
+    default=0,
   )
-  return device_bytes(lanes)
 
 
 def _flops_of(entry: artifact.HistoryEntry, config: t5.T5Config) -> int:
@@ -281,11 +253,13 @@ def _flops_of(entry: artifact.HistoryEntry, config: t5.T5Config) -> int:
     said['task_feature_lengths'], said.get('bucket_shares', (1.0,))
   )[-1]
   samples = 1 if samples_key is None else said[samples_key]
+  if entry.artifact.stage == 'online':
+    samples = said['rollout'].samples
   return arithmetic.step_flops(
     module,
     config,
     said['objective'],
     said['optimiser'],
-    (said['batch_size'], samples, *longest),
+    (_batch_size(entry), samples, *longest),
     said.get('num_microbatches', 1),
   )

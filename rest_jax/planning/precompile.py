@@ -20,6 +20,13 @@ from rest_jax.planning import programs as programs_lib
 
 # What the runtime keeps for itself: v5e's compiler gives programs 15.75 GiB of 16.
 USABLE = 0.984
+# By how the names of programs begin, all but those of training: what makes them small.
+_LOWER = {
+  'sampler': 'SamplerSettings.batch_size',
+  'beam': 'SamplerSettings.batch_size, or evaluate.evaluate.beams',
+  'scorer': 'batch_size of score or train_reward',
+  'divergence': 'evaluate.evaluate.num_samples, or TASK_FEATURE_LENGTHS',
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,7 +252,7 @@ def stage_hours(
   return hours
 
 
-def remedy(estimate: Estimate, chip: tpu.Chip, *, training: bool) -> str:
+def remedy(estimate: Estimate, chip: tpu.Chip) -> str:
   """What to change where a program does not fit."""
   arguments = estimate.argument_bytes
   held = (arguments or 0) + estimate.held_bytes
@@ -254,14 +261,15 @@ def remedy(estimate: Estimate, chip: tpu.Chip, *, training: bool) -> str:
       'parameters and state alone take most of it: spread them, with a larger fsdp or '
       'model axis (mesh.MeshConfig)'
     )
-  if training:
+  kind = estimate.program.partition(' ')[0]
+  if kind in _LOWER:
     return (
-      'raise num_microbatches or lower the batch size; set T5Config.remat = True; or '
-      'spread the parameters with a larger fsdp or model axis (mesh.MeshConfig)'
+      f'lower {_LOWER[kind]}; or spread the parameters with a larger model axis, no '
+      'wider than a host (mesh.MeshConfig)'
     )
   return (
-    'lower SamplerSettings.batch_size, or batch_size of the scorer; or spread the '
-    'parameters with a larger model axis, no wider than a host (mesh.MeshConfig)'
+    'raise num_microbatches or lower the batch size; set T5Config.remat = True; or '
+    'spread the parameters with a larger fsdp or model axis (mesh.MeshConfig)'
   )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from rich import console as rich_console
 from rich import table as rich_table
 
-from rest_jax.planning import precompile, tpu
+from rest_jax.planning import precompile, run_programs, tpu
 from rest_jax.planning import programs as programs_lib
 from rest_jax.stages import artifact
 
@@ -38,7 +38,7 @@ def report(
     Whether every program was compiled and fits.
   """
   chip = tpu.chip_of(topology)
-  found = programs_lib.of_run(run)
+  found = run_programs.of_run(run)
   estimates = precompile.compile_all(found, chip, say, compiler)
   print_programs(topology, estimates)
   hours = precompile.stage_hours(found.uses, estimates)
@@ -60,7 +60,8 @@ def print_programs(
   table = rich_table.Table(
     title=f'the TPU compiler on {topology}: estimates, not measurements',
     caption='a chip. GB sent: in rings, kinds above 1 %. ms: compute (~ by cycles, > '
-    "at peak) + collectives at link speed, not overlapped. A sampler's step: one token",
+    'at peak) + collectives at link speed, not overlapped. Steps of the sampler and of '
+    'beam search: one token',
   )
   names = ('program', 'mesh', 'GiB', 'fits', 'TFLOP', 'GB sent', 'ms', 'tokens/s')
   for name in names:
@@ -72,8 +73,7 @@ def print_programs(
     if one.refusal:
       _console().print(f'{one.program}: the compiler refuses it: {one.refusal}')
     elif not one.fits(chip):
-      training = not one.program.startswith(('sampler', 'scorer'))
-      advice = precompile.remedy(one, chip, training=training)
+      advice = precompile.remedy(one, chip)
       _console().print(f'{one.program} does not fit into {topology}: {advice}')
 
 
@@ -108,8 +108,14 @@ def _row(one: precompile.Estimate, chip: tpu.Chip) -> list[str]:
     f'{one.flops / 1e12:.3g}',
     moved or '-',
     mark + ' + '.join('unknown' if ms is None else f'{ms:.3g}' for ms in parts),
-    'unknown' if one.tokens_per_s is None else f'{one.tokens_per_s:,.0f}',
+    _rate(one),
   ]
+
+
+def _rate(one: precompile.Estimate) -> str:
+  if not one.tokens:
+    return '-'  # it moves arrays
+  return 'unknown' if one.tokens_per_s is None else f'{one.tokens_per_s:,.0f}'
 
 
 def print_hours(hours: Mapping[str, float | None], chips: int) -> None:
@@ -117,7 +123,8 @@ def print_hours(hours: Mapping[str, float | None], chips: int) -> None:
   table = rich_table.Table(
     title='hours at most, by these estimates (not measured)',
     caption='every step at the longest bucket, every candidate of full length; reading,'
-    ' writing, ingest and evaluation are left out',
+    ' writing, ingest and held-out data of supervise, train_reward and train_value are'
+    ' left out',
   )
   for name in ('artifact', 'hours', 'chip hours'):
     table.add_column(name)
@@ -157,10 +164,10 @@ def _by_text(problems: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
   return found
 
 
-def _hours(value: float | None, chips: int) -> tuple[str, str]:
+def _hours(value: float | None, chips: int) -> tuple[str, ...]:
   if value is None:
     return 'unknown', 'unknown'
-  return f'{value:,.2f}', f'{value * chips:,.1f}'
+  return tuple(f'{x:,.1f}' if x >= 10 else f'{x:.2g}' for x in (value, value * chips))
 
 
 def _gib(count: int | None) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from rich import table as rich_table
 
-from rest_jax.planning import memory, precompile, precompile_table, tpu
+from rest_jax.planning import memory, precompile, precompile_table, run_programs, tpu
 from rest_jax.planning import programs as programs_lib
 from rest_jax.stages import artifact
 from rest_jax.training import mesh as mesh_lib
@@ -107,7 +107,7 @@ def rank(
 
   def attempt(shape: mesh_lib.MeshConfig, scale: float) -> Tried:
     run.mesh = mesh = mesh_lib.make_mesh(shape, devices)
-    found = programs_lib.of_run(run, batch_scale=scale)
+    found = run_programs.of_run(run, batch_scale=scale)
     problems = '; '.join(dict.fromkeys(text for _, text in found.problems))
     train = one_of(found, f'{stage} step', mesh)
     if train is None or not train.fits(chip):

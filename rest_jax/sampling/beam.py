@@ -114,7 +114,7 @@ def beam_search(
   _check(beams, alpha)
   lengths = decoder.cache_lengths(limit)
   power = np.float32(alpha)
-  search = _begin(
+  search = begin(
     params,
     encoder_input_tokens,
     config=config,
@@ -125,8 +125,8 @@ def beam_search(
   )
   for length in lengths:
     if length > lengths[0]:
-      search = search._replace(cache=_extend(search.cache, length=length))
-    search, goes_on = _advance(
+      search = search._replace(cache=extend(search.cache, length=length))
+    search, goes_on = advance(
       params, search, power, config=config, num_tokens=num_tokens
     )
     if not goes_on:
@@ -146,7 +146,7 @@ def _check(beams: int, alpha: float) -> None:
 @functools.partial(
   jax.jit, static_argnames=('config', 'beams', 'length', 'limit', 'mesh')
 )
-def _begin(
+def begin(
   params: Any,
   encoder_input_tokens: jax.Array,  # [batch, source_length] int32
   *,
@@ -198,13 +198,13 @@ def _spread(cache: t5.SelfCache, mesh: jax.sharding.Mesh | None) -> t5.SelfCache
   return jax.tree.map(constrain, cache, t5.cache_axes(cache))
 
 
-_extend = jax.jit(t5.pad_cache, static_argnames=('length',))
+extend = jax.jit(t5.pad_cache, static_argnames=('length',))
 
 
 @functools.partial(
   jax.jit, static_argnames=('config', 'num_tokens'), donate_argnames=('search',)
 )
-def _advance(
+def advance(
   params: Any,
   search: Search,
   alpha: jax.Array,  # [] float32
@@ -333,6 +333,14 @@ def _finish(search: Search, alpha: jax.Array) -> Found:
     finished=some & (order < beams),
     steps=search.step,
   )
+
+
+def sources_together(
+  mesh: jax.sharding.Mesh, settings: sampler.SamplerSettings, beams: int
+) -> int:
+  """Sources searched together, so that beams are about as many as sampling's lanes."""
+  shards = mesh_lib.batch_shards(mesh)
+  return shards * max(1, settings.batch_size // (shards * beams))
 
 
 class BeamSearch:

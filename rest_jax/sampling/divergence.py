@@ -14,6 +14,8 @@ from rest_jax.training import mesh as mesh_lib
 
 Policy = tuple[t5.T5Config, Any]  # shape and parameters
 
+BATCH_SIZE = 32  # sources compared together, in whole shards of the mesh
+
 
 def token_kl(
   logits: jax.Array,  # [..., vocab] float32
@@ -30,7 +32,7 @@ def token_kl(
 
 
 @functools.partial(jax.jit, static_argnames=('config', 'base_config'))
-def _batch_kl(
+def batch_kl(
   params: Any,
   base_params: Any,
   batch: dict[str, jax.Array],
@@ -38,6 +40,7 @@ def _batch_kl(
   config: t5.T5Config,
   base_config: t5.T5Config,
 ) -> jax.Array:  # [batch, samples] float32, nats
+  """KL(policy || base) of each candidate of a batch, see `sequence_kl`."""
   inputs = batch['encoder_input_tokens'], batch['decoder_input_tokens']
   logits = t5.T5(config).apply({'params': params}, *inputs)
   base_logits = t5.T5(base_config).apply({'params': base_params}, *inputs)
@@ -51,7 +54,7 @@ def sequence_kl(
   samples: Sequence[group_store.Group],
   *,
   mesh: jax.sharding.Mesh,
-  batch_size: int = 32,
+  batch_size: int = BATCH_SIZE,
 ) -> list[np.ndarray]:
   """Returns per group [samples] float32: KL(policy || base) in nats a sequence.
 
@@ -61,6 +64,7 @@ def sequence_kl(
   are those that the samples visit. Never negative, and 0 for equal policies.
   """
   (config, params), (base_config, base_params) = policy, base
+  batch_size = whole_rows(mesh, batch_size)
   divergences: list[np.ndarray] = [np.zeros(0, np.float32)] * len(samples)
   order = np.argsort([len(group.source_tokens) for group in samples], kind='stable')
   most = max(group.num_candidates for group in samples)
@@ -77,7 +81,7 @@ def sequence_kl(
       target_length=target_length,
     )
     kl = mesh_lib.fetch(
-      _batch_kl(
+      batch_kl(
         params,
         base_params,
         mesh_lib.put_batch(mesh, batch),
@@ -88,3 +92,9 @@ def sequence_kl(
     for place, row in enumerate(rows):
       divergences[row] = kl[place, : samples[row].num_candidates]
   return divergences
+
+
+def whole_rows(mesh: jax.sharding.Mesh, batch_size: int = BATCH_SIZE) -> int:
+  """So many sources that the mesh divides them, at least one a shard."""
+  shards = mesh_lib.batch_shards(mesh)
+  return max(shards, batch_size // shards * shards)

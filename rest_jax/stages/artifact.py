@@ -81,6 +81,7 @@ class HistoryEntry:
   params: Mapping[str, Any]  # as `Run.stage` was given them
   inputs: Mapping[str, Artifact]
   cut: Mapping[str, Any]
+  teamwork: Teamwork = 'first'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,7 +247,13 @@ class Run:
     for entry in self.history:  # asked for twice in one run
       if (entry.artifact.name, entry.artifact.fingerprint) == (name, print_):
         return entry.artifact
-    said = {'size': size or {}, 'params': params, 'inputs': present, 'cut': cut or {}}
+    said = {
+      'size': size or {},
+      'params': params,
+      'inputs': present,
+      'cut': cut or {},
+      'teamwork': teamwork,
+    }
     found = self._find(name, print_)
     directory = self.model_dir / WORK_DIR / f'{name}-{print_[:12]}'
     if found is not None:

@@ -30,7 +30,7 @@ VERSION = 1
 REWARD = 'reward'
 GOLD = text.Gold.name
 MINIMUM_BAYES_RISK = consensus.MinimumBayesRiskReward.name
-_SOURCES_PER_SHARD = 64  # what a kill can lose
+SOURCES_PER_SHARD = 64  # sampled together; what a kill can lose
 # Corpus scores: what they add up, and the score of the sums.
 _METRICS = {
   'bleu': (intervals.bleu_counts, intervals.bleu_of_counts),
@@ -157,6 +157,7 @@ def best_of_n(
     params=params,
     inputs=inputs,
     build=build,
+    cut={'sampler': sampler},
     size={'samples a source': num_samples},
   )
 
@@ -178,7 +179,7 @@ def _sample(
   judges: Sequence[Any],
 ) -> None:
   """Samples and judges shard by shard; the shards that are there are done."""
-  num_shards = max(1, -(-len(held_out.groups) // _SOURCES_PER_SHARD))
+  num_shards = max(1, -(-len(held_out.groups) // SOURCES_PER_SHARD))
   ranges = shards.ranges(len(held_out.groups), num_shards)
   total = len(held_out.groups) * held_out.num_samples
   with progress_lib.progress(work.name, total, unit='samples') as advance:

@@ -243,16 +243,17 @@ def held_out_loss(
   """Returns {'held_out_loss': nats per token} of a policy, without dropout."""
   loss_sum = weight_sum = 0.0
   for batch in batches():
-    sums = _loss_sums(params, mesh_lib.put_batch(mesh, batch), config=config)
+    sums = loss_sums(params, mesh_lib.put_batch(mesh, batch), config=config)
     loss_sum += float(sums[0])
     weight_sum += float(sums[1])
   return {'held_out_loss': loss_sum / weight_sum}
 
 
 @functools.partial(jax.jit, static_argnames=('config',))
-def _loss_sums(
+def loss_sums(
   params: Any, batch: dict[str, jax.Array], *, config: t5.T5Config
 ) -> tuple[jax.Array, jax.Array]:
+  """Of a policy, without dropout: the loss [] summed over a batch, and its weight."""
   without_dropout = dataclasses.replace(config, dropout_rate=0.0)
   loss = objectives.BehaviouralCloning().loss_fn(without_dropout)
   loss_sum, weight_sum, _ = loss(params, batch, jax.random.key(0))

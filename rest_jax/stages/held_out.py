@@ -12,7 +12,6 @@ from rest_jax.models import t5
 from rest_jax.sampling import beam, draws
 from rest_jax.sampling import sampler as sampler_lib
 from rest_jax.stages import artifact, fingerprint, score
-from rest_jax.training import mesh as mesh_lib
 
 # Stands in the place of a Grow step in the identities of held-out samples, so that
 # every policy is evaluated with the same random numbers, and none with a Grow's.
@@ -60,9 +59,6 @@ class HeldOut:
     self, params: Any, config: t5.T5Config, beams: int
   ) -> list[group_store.Group]:
     """Searches the best candidate of every held-out source: groups of one."""
-    shards = mesh_lib.batch_shards(self.mesh)
-    # About as many rows of the decoder as sampling has, in whole shards.
-    per_shard = max(1, self.settings.batch_size // (shards * beams))
     search = beam.BeamSearch(
       params,
       config,
@@ -71,7 +67,7 @@ class HeldOut:
       source_length=self.source_length,
       target_length=self.target_length,
       beams=beams,
-      batch_size=shards * per_shard,
+      batch_size=beam.sources_together(self.mesh, self.settings, beams),
     )
     return search.search(self.groups)
 

@@ -168,6 +168,7 @@ def probe(
     params=params,
     inputs=inputs,
     build=build,
+    cut={'sampler': sampler},
     size={'probes': len(names)},
   )
   if probed.finished and not run.dry_run:

@@ -106,7 +106,7 @@ class Rollouts:
     self._advance = advance
     self._note = ''
     self._counts = sampler_lib.Counts()
-    self._annotate = jax.jit(self._annotated)
+    self._annotate = annotate_fn(objective, config, run.mesh, run.rules)
     self._advantages = jax.jit(objective.advantages)
 
   def __call__(self, params: Any, phase: int) -> online.Phase:
@@ -173,13 +173,6 @@ class Rollouts:
     features = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     return features | mesh_lib.fetch(self._advantages(features))
 
-  def _annotated(
-    self, params: Any, batch: Mapping[str, jax.Array], reference: Any
-  ) -> dict[str, jax.Array]:
-    with mesh_lib.sharding_context(self._run.mesh, self._run.rules):
-      known = {**batch, objectives.REFERENCE: reference}
-      return self._objective.annotate(params, known, self._config)
-
   def _batches(
     self, features: Mapping[str, np.ndarray], phase: int
   ) -> Iterator[dict[str, np.ndarray]]:
@@ -191,6 +184,24 @@ class Rollouts:
       for start in range(0, settings.sources, settings.batch_size):
         rows = order[start : start + settings.batch_size]
         yield {key: value[rows] for key, value in features.items()}
+
+
+def annotate_fn(
+  objective: online_objectives.OnlineObjective,
+  config: t5.T5Config,
+  mesh: jax.sharding.Mesh,
+  rules: mesh_lib.Rules,
+) -> Any:
+  """The jitted (params, batch, reference) -> features of an objective's `annotate`."""
+
+  def annotated(
+    params: Any, batch: Mapping[str, jax.Array], reference: Any
+  ) -> dict[str, jax.Array]:
+    with mesh_lib.sharding_context(mesh, rules):
+      known = {**batch, objectives.REFERENCE: reference}
+      return objective.annotate(params, known, config)
+
+  return jax.jit(annotated)
 
 
 def _mean_divergence(features: Mapping[str, np.ndarray]) -> float:

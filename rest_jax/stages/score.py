@@ -21,6 +21,7 @@ NORMALISER_FILE = normalisers.FILE_NAME
 SCALE_FILE = 'rating_scale.json'
 INPUT_FILE = 'reward_input.json'  # absent where the source alone is read
 HISTOGRAM_BINS = 50
+BATCH_SIZE = 32  # of a learned reward model, see `score`; of held-out samples always
 
 Scorer = Callable[[Sequence[group_store.Group]], list[np.ndarray]]
 
@@ -36,7 +37,7 @@ def score(
   normaliser_from: artifact.Artifact | None = None,
   num_gold_sources: int = 500,
   task_feature_lengths: Mapping[str, int],
-  batch_size: int = 32,
+  batch_size: int = BATCH_SIZE,
 ) -> artifact.Artifact:
   """Scores a group set with a learned reward model or any other scorer.
 
@@ -131,7 +132,7 @@ def load_reward_model(
   run: artifact.Run,
   *,
   task_feature_lengths: Mapping[str, int],
-  batch_size: int = 32,
+  batch_size: int = BATCH_SIZE,
 ) -> learned.LearnedReward:
   """Reads a trained reward model as a scorer."""
   assert reward_model is not None, 'a scorer takes its place'

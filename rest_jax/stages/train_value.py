@@ -229,7 +229,7 @@ def measure(
       mine = rows[begin : begin + data.batch_size]
       batch = data.batch_of_rows(mine, bucket)
       placed = mesh_lib.put_batch(mesh, batch)
-      pair = _values_and_returns(params, placed, config=config, discount=discount)
+      pair = values_and_returns(params, placed, config=config, discount=discount)
       # [candidates, length] each: the kept slots stand in the order of the index.
       values, targets = (
         x.astype(np.float64)[batch['keep']] for x in mesh_lib.fetch(pair)
@@ -281,9 +281,10 @@ def _errors(moments: np.ndarray) -> dict[str, Any]:
 
 
 @functools.partial(jax.jit, static_argnames=('config', 'discount'))
-def _values_and_returns(
+def values_and_returns(
   params: Any, batch: Mapping[str, jax.Array], *, config: t5.T5Config, discount: float
 ) -> tuple[jax.Array, jax.Array]:  # both [batch, samples, length] float32
+  """V(s_t) and the return at every token of a batch, without dropout."""
   without_dropout = dataclasses.replace(config, dropout_rate=0.0)
   values = heads.ScalarHeadT5(without_dropout).apply(
     {'params': params}, batch['encoder_input_tokens'], batch['decoder_input_tokens']

@@ -150,16 +150,30 @@ def abstract_state(
   `TrainStep.lower` compiles for.
   """
   boxed = jax.eval_shape(init_fn, jax.random.key(0))
-  abstract = nn.meta.unbox(boxed)
-  shardings = _state_shardings(
-    optimiser, abstract, mesh_lib.param_shardings(mesh, boxed, rules), mesh
+  placed = jax.tree.map(
+    lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+    nn.meta.unbox(boxed),
+    mesh_lib.param_shardings(mesh, boxed, rules),
   )
+  return abstract_state_from_params(placed, optimiser, mesh)
+
+
+def abstract_state_from_params(
+  params: Any, optimiser: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
+  """Shapes, types and shardings of `state_from_params`'s result; builds no array.
+
+  Args:
+    params: their shapes and shardings.
+    optimiser, mesh: as there.
+  """
+  shardings = jax.tree.map(lambda x: x.sharding, params)
   scale = jax.ShapeDtypeStruct((), jnp.float32)
-  shapes = jax.eval_shape(lambda p, s: _state(p, optimiser, s), abstract, scale)
+  shapes = jax.eval_shape(lambda p, s: _state(p, optimiser, s), params, scale)
   return jax.tree.map(
     lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
     shapes,
-    shardings,
+    _state_shardings(optimiser, params, shardings, mesh),
   )
 
 

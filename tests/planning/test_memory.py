@@ -10,7 +10,7 @@ import numpy as np
 
 from rest_jax import main
 from rest_jax.models import t5
-from rest_jax.planning import memory
+from rest_jax.planning import memory, shapes
 from rest_jax.stages import artifact
 from rest_jax.training import mesh as mesh_lib
 from tests import minimal_run
@@ -43,7 +43,7 @@ def test_a_device_holds_what_was_foreseen():
   )
   assert done.returncode == 0, done.stderr[-3000:]
   found = json.loads(done.stdout.splitlines()[-1])
-  assert len(found) == 3 * 4
+  assert len(found) == 3 * 7
   for name, foreseen, held in found:
     assert foreseen == held > 0, name
 
@@ -65,6 +65,31 @@ def test_every_stage_on_devices_is_there(tmp_path):
     params, improve.cache
   )
   assert not (tmp_path / 'x').exists()
+
+
+def test_what_samples_and_judges_is_there(tmp_path):
+  files = ['gin_configs/experiments/algorithms/ppo.gin', 'gin_configs/best_of_n.gin']
+  found = memory.by_stage(planned(tmp_path, 'ONLINE_BATCH = 4', files=files))
+  bc, scorer, ppo = found['bc'], found['score_1'].parameters, found['online']
+  head = 4 * (16 + 1)  # of the critic, which else has the policy's shapes
+  assert ppo.parameters == 2 * bc.parameters + head
+  # The best of both, the reference and the reward model.
+  assert ppo.others == ppo.parameters + bc.parameters + scorer
+  assert ppo.optimiser > 1.9 * ppo.parameters and ppo.flops > 0 < ppo.cache
+  assert ppo.trained_bytes == bc.trained_bytes
+  evaluate, pool = found['evaluate_online'], found['best_of_n_bc']
+  assert evaluate.parameters == bc.parameters == pool.parameters
+  assert evaluate.others == bc.parameters + scorer and pool.others == scorer
+  assert 0 < evaluate.cache < pool.cache  # two candidates a source, two hundred
+
+
+def test_a_batch_of_an_online_learner_is_looked_at_too(tmp_path):
+  files = ['gin_configs/experiments/algorithms/rloo.gin']
+  run = planned(tmp_path, 'online.online.num_microbatches = 3', files=files)
+  assert any(
+    problem.startswith('online: batch_size=20 is no multiple of') and '21 is' in problem
+    for problem in memory.misfits(run)
+  )
 
 
 def test_microbatches_hold_a_second_gradient(tmp_path):
@@ -102,4 +127,4 @@ def test_bytes_are_those_of_one_shard():
   leaf = jax.ShapeDtypeStruct(
     (3, 5), np.dtype('bfloat16'), sharding=mesh_lib.replicated(mesh)
   )
-  assert memory.device_bytes({'a': leaf, 'b': [leaf]}) == 2 * 3 * 5 * 2
+  assert shapes.device_bytes({'a': leaf, 'b': [leaf]}) == 2 * 3 * 5 * 2

@@ -5,7 +5,13 @@ import jax
 import pytest
 
 from rest_jax import main
-from rest_jax.planning import compiled_text, precompile, tpu
+from rest_jax.planning import (
+  compiled_text,
+  precompile,
+  run_programs,
+  tpu,
+  training_programs,
+)
 from rest_jax.planning import programs as programs_lib
 from rest_jax.stages import artifact
 from rest_jax.training import mesh as mesh_lib
@@ -26,15 +32,25 @@ def planned(tmp_path, *bindings):
   return run
 
 
+def of_name(found, start):
+  return next(p for p in found.programs.values() if p.name.startswith(start))
+
+
 def test_every_stage_that_computes_has_its_programs(tmp_path):
-  found = programs_lib.of_run(planned(tmp_path))
+  found = run_programs.of_run(planned(tmp_path))
   names = sorted(program.name for program in found.programs.values())
   assert names == [
+    'divergence [32, 2, 24, 24]',
     'improve step [8, 2, 24, 24]',
     'sampler encode [1, 24]',
+    'sampler extend [8, 1, 24]',
     'sampler step [8, 1, 24, 24]',
+    'sampler step [8, 1, 24, 24] greedy',
     'scorer encode [128, 24]',
+    'scorer encode [32, 24]',  # of train_reward's held-out ratings, by its batch size
     'scorer trees [32, 128, 24]',
+    'scorer trees [8, 128, 24]',
+    'supervise held-out batch [8, 1, 24, 24]',
     'supervise step [8, 1, 24, 24]',
     'train_reward step [8, 4, 24, 24]',
   ]
@@ -43,14 +59,23 @@ def test_every_stage_that_computes_has_its_programs(tmp_path):
 
 
 def test_a_program_compiles_from_shapes_alone(tmp_path):
-  found = programs_lib.of_run(planned(tmp_path))
-  program = next(p for p in found.programs.values() if p.name.startswith('improve'))
+  found = run_programs.of_run(planned(tmp_path))
+  program = of_name(found, 'divergence')
   estimate = precompile.compile_program(program, CHIP)
   assert estimate.fits(CHIP)
   assert estimate.flops > 0
-  assert estimate.tokens == 8 * 2 * 24
-  # The best parameters, those at the start and the reward model's.
-  assert estimate.held_bytes > 3 * 4 * 300 * 16
+  assert estimate.tokens == 32 * 2 * 24
+  assert estimate.held_bytes == program.held_bytes > 4 * 300 * 16  # the reward model
+
+
+def test_a_step_counts_what_lies_beside_it(tmp_path):
+  found = run_programs.of_run(planned(tmp_path))
+  # The best parameters, those at the start and the reward model's; BC has the first.
+  improve, supervise = (of_name(found, f'{s} step') for s in ('improve', 'supervise'))
+  assert 3 * supervise.held_bytes < improve.held_bytes < 3.1 * supervise.held_bytes
+  # A sampler of Improve's parameters has the optimiser's state there as well.
+  held = of_name(found, 'sampler step').held_bytes
+  assert held > improve.held_bytes
 
 
 def test_a_sampler_is_read_for_one_turn_of_its_loop(tmp_path, monkeypatch):
@@ -61,10 +86,9 @@ def test_a_sampler_is_read_for_one_turn_of_its_loop(tmp_path, monkeypatch):
     return compiled_text.Text((), 10, 5, 1)
 
   monkeypatch.setattr(compiled_text, 'read', read)
-  found = programs_lib.of_run(planned(tmp_path))
-  for program in found.programs.values():
-    if program.name.startswith(('sampler', 'scorer encode')):
-      precompile.compile_program(program, CHIP, keep_text=texts.append)
+  found = run_programs.of_run(planned(tmp_path))
+  for name in ('sampler encode', 'sampler step', 'scorer encode'):
+    precompile.compile_program(of_name(found, name), CHIP, keep_text=texts.append)
   turns = [options['one_turn'] for options in asked]
   assert turns == [False, True, False]  # encoding, the decoder's loop, the scorer
   assert all('ENTRY' in text for text in texts)
@@ -73,17 +97,17 @@ def test_a_sampler_is_read_for_one_turn_of_its_loop(tmp_path, monkeypatch):
 def test_a_batch_that_the_mesh_does_not_divide_is_named_with_the_remedy():
   mesh = jax.sharding.AbstractMesh((2, 4, 3), mesh_lib.AXES)
   shape = (24, 1, 8, 8)
-  batch = programs_lib.abstract_batch('supervise', object(), shape, mesh)
+  batch = training_programs.abstract_batch('supervise', object(), shape, mesh)
   assert batch['encoder_input_tokens'].sharding.shard_shape((24, 8)) == (3, 8)
   with pytest.raises(ValueError, match=r'24 sources in 2 microb.* a multiple of 16'):
-    programs_lib.abstract_batch('supervise', object(), shape, mesh, 2)
+    training_programs.abstract_batch('supervise', object(), shape, mesh, 2)
 
 
 def test_a_problem_is_kept_and_the_rest_is_planned(tmp_path):
   run = planned(tmp_path)
   few = next(e for e in run.history if e.artifact.name == 'bc')
   few.cut['num_microbatches'] = 3
-  found = programs_lib.of_run(run)
+  found = run_programs.of_run(run)
   assert [name for name, _ in found.problems] == ['bc']
   assert 'multiple of 3' in found.problems[0][1]
   assert any(p.name.startswith('improve') for p in found.programs.values())

@@ -259,7 +259,7 @@ class Stopping:
 
 def test_it_goes_on_where_it_was_stopped(house, tmp_path, monkeypatch):
   model_dir, inputs = house
-  monkeypatch.setattr(best_of_n, '_SOURCES_PER_SHARD', 2)
+  monkeypatch.setattr(best_of_n, 'SOURCES_PER_SHARD', 2)
   run = untrained.run(tmp_path, reuse_from=(str(model_dir),))
   first, second = Stopping(stop=True), Stopping(stop=False)
   with pytest.raises(KeyboardInterrupt):
