@@ -118,6 +118,8 @@ def step_flops(
     num_microbatches: parts of it.
   """
   batch, samples, source_length, target_length = shape
+  # A scanned layer is traced once and counted as often as it runs: soon done.
+  config = dataclasses.replace(config, scan_layers=True)
   params = nn.meta.unbox(policies.abstract_params(module, config))
   # One row is made, since objectives add features of their own on the host.
   row = batches.empty_batch(

@@ -1,5 +1,6 @@
 """The products of a step, counted by hand."""
 
+import dataclasses
 import functools
 
 import jax
@@ -72,14 +73,10 @@ def test_a_step_is_three_forward_passes_of_its_products():
   assert flops() == pytest.approx(3 * forward, rel=0.1)
 
 
-@pytest.mark.parametrize('change', [{'scan_layers': True}, {'remat': True}])
-def test_scanned_layers_count_all_and_remembered_ones_twice(change):
-  config = t5.T5Config.from_dict(CONFIG.to_dict() | change)
-  ratio = flops(config) / flops()
-  if 'remat' in change:
-    assert 1.15 < ratio < 1.4  # a forward pass of the layers more, at most
-  else:
-    assert ratio == pytest.approx(1, abs=0.02)
+def test_rematerialised_layers_count_twice():
+  config = dataclasses.replace(CONFIG, remat=True)
+  # A forward pass of the layers more, at most.
+  assert 1.15 < flops(config) / flops() < 1.4
 
 
 def test_microbatches_cost_what_the_batch_costs():
