@@ -6,15 +6,17 @@ aside, are not: of a large batch they may be the larger part.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
-from rest_jax.data import buckets
+from rest_jax.data import buckets, vocabularies
 from rest_jax.models import heads, reward, t5
 from rest_jax.planning import arithmetic, samplings, shapes
-from rest_jax.stages import artifact
+from rest_jax.rewards import inputs
+from rest_jax.stages import artifact, policies
 from rest_jax.training import mesh as mesh_lib
 
 # The modules that stages train, and the parameter that says how many candidates a
@@ -154,6 +156,38 @@ def model_config(
   return None
 
 
+def reward_lengths(
+  entry: artifact.HistoryEntry, entries: Mapping[str, artifact.HistoryEntry]
+) -> dict[str, int]:
+  """The `task_feature_lengths` of the reward model that a stage trains or scores with.
+
+  Its encoder may read more than the source (`rewards.inputs`); where no vocabulary is
+  finished, what it adds is counted in bytes, of which no text has fewer than tokens.
+  """
+  lengths = {**entry.params, **entry.cut}['task_feature_lengths']
+  if entry.artifact.stage != 'train_reward':
+    trained = entries.get(entry.inputs['reward_model'].name)
+    if trained is None:
+      return dict(lengths)
+    entry = trained
+  reward_input = entry.params.get('reward_input', inputs.Source())
+  policy = entry.inputs['policy']
+  vocabulary: Any = _Bytes()
+  if policy.finished:
+    vocabulary = vocabularies.Vocabulary.load(policy.path / policies.VOCABULARY_FILE)
+  source_length, target_length = buckets.feature_lengths(lengths)
+  longest = reward_input.longest(vocabulary, source_length, target_length)
+  return {'inputs': longest, 'targets': target_length}
+
+
+class _Bytes:
+  """Stands for a vocabulary of which only the most tokens of a text are wanted."""
+
+  def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+    """A token for each byte, one for the word's beginning, and EOS."""
+    return [np.full(len(text.encode()) + 2, vocabularies.EOS_ID) for text in texts]
+
+
 def _sampling(
   run: artifact.Run,
   mesh: jax.sharding.Mesh,
@@ -212,7 +246,7 @@ def _training(
     trained_bytes=shapes.whole_bytes(model),
     checkpoint_bytes=2 * shapes.whole_bytes(state.params)
     + shapes.whole_bytes(state.opt_state),
-    flops=_flops_of(entry, config),
+    flops=_flops_of(entry, entries, config),
   )
 
 
@@ -245,13 +279,16 @@ def _cache_of(
   )
 
 
-def _flops_of(entry: artifact.HistoryEntry, config: t5.T5Config) -> int:
+def _flops_of(
+  entry: artifact.HistoryEntry, entries: samplings.Entries, config: t5.T5Config
+) -> int:
   """Of a step at the longest bucket."""
   said = {**entry.params, **entry.cut}
   module, samples_key = TRAINED[entry.artifact.stage]
-  longest = buckets.training_buckets(
-    said['task_feature_lengths'], said.get('bucket_shares', (1.0,))
-  )[-1]
+  lengths = said['task_feature_lengths']
+  if entry.artifact.stage == 'train_reward':
+    lengths = reward_lengths(entry, entries)
+  longest = buckets.training_buckets(lengths, said.get('bucket_shares', (1.0,)))[-1]
   samples = 1 if samples_key is None else said[samples_key]
   if entry.artifact.stage == 'online':
     samples = said['rollout'].samples

@@ -114,7 +114,7 @@ def compile_program(
   """Compiles one program and reads what the compiler says of it.
 
   Args:
-    program: of `programs.of_run`.
+    program: of `run_programs.of_run`.
     chip: of the topology.
     keep_text: takes the text of the compiled program.
   """

@@ -167,7 +167,9 @@ def _by_text(problems: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
 def _hours(value: float | None, chips: int) -> tuple[str, ...]:
   if value is None:
     return 'unknown', 'unknown'
-  return tuple(f'{x:,.1f}' if x >= 10 else f'{x:.2g}' for x in (value, value * chips))
+  return tuple(
+    f'{x:,.2f}' if x >= 0.01 or not x else '< 0.01' for x in (value, value * chips)
+  )
 
 
 def _gib(count: int | None) -> str:

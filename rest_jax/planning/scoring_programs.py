@@ -4,7 +4,7 @@ import functools
 
 import jax
 
-from rest_jax.data import batches
+from rest_jax.data import batches, buckets
 from rest_jax.models import reward, t5
 from rest_jax.planning import memory, samplings, shapes
 from rest_jax.planning import programs as programs_lib
@@ -31,7 +31,9 @@ def score(
     held_bytes: on each device meanwhile.
   """
   config, mesh = context.undropped, context.mesh
-  source_length, target_length = context.lengths
+  source_length, target_length = buckets.feature_lengths(
+    memory.reward_lengths(context.entry, context.entries)
+  )
   scorer = learned.LearnedReward(
     context.params(reward.RewardT5),
     config,

@@ -9,7 +9,7 @@ import numpy as np
 
 from rest_jax.data import batches, buckets
 from rest_jax.models import reward, t5
-from rest_jax.planning import arithmetic, samplings, shapes
+from rest_jax.planning import arithmetic, memory, samplings, shapes
 from rest_jax.planning import programs as programs_lib
 from rest_jax.stages import fitting, rollouts, train_value
 from rest_jax.training import mesh as mesh_lib
@@ -71,9 +71,10 @@ def train(context: programs_lib.Context, module: Any) -> programs_lib.Made:
   objective = said['objective']
   batch = round(said['batch_size'] * context.batch_scale)
   samples = said[SAMPLES[stage]] if stage in SAMPLES else 1
-  bucketed = buckets.training_buckets(
-    said['task_feature_lengths'], said.get('bucket_shares', (1.0,))
-  )
+  longest = said['task_feature_lengths']
+  if stage == 'train_reward':
+    longest = memory.reward_lengths(context.entry, context.entries)
+  bucketed = buckets.training_buckets(longest, said.get('bucket_shares', (1.0,)))
   for lengths in bucketed:
     shape = (batch, samples, *lengths)
     features = abstract_batch(

@@ -8,6 +8,7 @@ from rest_jax import main
 from rest_jax.planning import (
   compiled_text,
   precompile,
+  precompile_table,
   run_programs,
   tpu,
   training_programs,
@@ -125,6 +126,15 @@ def test_hours_follow_from_executions():
   ]
   hours = precompile.stage_hours(uses, {'one': one, 'unknown': unknown})
   assert hours == {'a': 3600 * 2 / 2 / 3600 + 1.0, 'b': None, 'c': None}
+
+
+def test_hours_of_a_small_run_are_not_none_at_all(capsys):
+  precompile_table.print_hours({'a': 0.003, 'b': 2.5, 'c': None}, 64)
+  lines = capsys.readouterr().out.splitlines()
+  rows = [[cell.strip() for cell in line.split('│')[1:-1]] for line in lines]
+  assert ['a', '< 0.01', '0.19'] in rows and ['b', '2.50', '160.00'] in rows
+  assert ['c', 'unknown', 'unknown'] in rows
+  assert ['all that is known', '2.50', '160.19'] in rows
 
 
 @pytest.mark.parametrize('seconds', [-1.0, 0.0, float('inf'), float('nan')])

@@ -146,6 +146,19 @@ def test_grow_from_fewer_bits_is_compiled_as_such(tmp_path):
   assert memory.by_stage(run)['grow_2'].parameters < before
 
 
+def test_a_reward_model_that_reads_references_has_longer_sources(tmp_path):
+  reference = 'gin_configs/reference_reward.gin'
+  run = planned(tmp_path / 'x', files=(reference,), dry_run=True)
+  found = names(run_programs.of_run(run))
+  # 'source: ', ' reference: ' and 24 + 24 tokens; a byte, and a word's beginning.
+  length = 8 + 1 + 12 + 1 + 24 - 1 + 24
+  assert f'train_reward step [8, 4, {length}, 24]' in found
+  assert f'scorer trees [32, 128, {length}]' in found
+  assert 'sampler step [8, 1, 24, 24]' in found
+  longer = memory.by_stage(run)['reward_model'].flops
+  assert longer > memory.by_stage(run)['bc'].flops
+
+
 def test_what_the_mesh_does_not_allow_is_a_problem_with_its_remedy(tmp_path):
   run = planned(tmp_path / 'x', *ONLINE, dry_run=True)
   online = next(e for e in run.history if e.artifact.name == 'online')
