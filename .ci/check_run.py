@@ -74,6 +74,8 @@ def summary_problems(summary: dict[str, Any]) -> list[str]:
       value = policy.get(measure)
       if not isinstance(value, int | float) or not math.isfinite(value):
         problems.append(f'{policy.get("name")!r}: {measure} is {value!r}')
+  if not problems and not any(_better(policy, policies[0]) for policy in policies):
+    problems.append('no Improve raises both reward_mean and gold_mean over BC')
   for key in ('grows', 'stages'):
     if not summary.get(key):
       problems.append(f'{key} is {summary.get(key)!r}')
@@ -82,6 +84,10 @@ def summary_problems(summary: dict[str, Any]) -> list[str]:
   if missing := STAGES - {'report'} - stages:
     problems.append(f'stages lack {sorted(missing)}')
   return problems
+
+
+def _better(policy: dict[str, Any], bc: dict[str, Any]) -> bool:
+  return all(policy[measure] > bc[measure] for measure in ('reward_mean', 'gold_mean'))
 
 
 def run_problems(run: pathlib.Path) -> list[str]:
