@@ -21,6 +21,9 @@ for name, value in {
   'JAX_COMPILATION_CACHE_DIR': str(ROOT / '.pytest_cache' / 'd' / 'jax'),
   'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.2',
   'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
+  # Compiling is most of what tests take. This is LLVM's part: the programs of XLA are
+  # the same. The main job of .ci/run runs with all of it.
+  'XLA_FLAGS': '--xla_backend_optimization_level=1',
   'MPLBACKEND': 'Agg',
   'TF_CPP_MIN_LOG_LEVEL': '3',
 }.items():

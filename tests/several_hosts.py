@@ -15,7 +15,7 @@ import sys
 import time
 
 from rest_jax import main
-from tests import minimal_run
+from tests import devices, minimal_run
 
 HEADER = 'from __gin__ import dynamic_registration\n'
 
@@ -68,7 +68,7 @@ class Hosts:
     file = gin_file(folder, bindings)
     port = free_port()
     environment = os.environ | {
-      'XLA_FLAGS': '--xla_force_host_platform_device_count=1',
+      'XLA_FLAGS': devices.xla_flags(1),
       'JAX_PLATFORMS': 'cpu',
       'TF_CPP_MIN_LOG_LEVEL': '3',
     }

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from tests import minimal_run, several_hosts
+from tests import devices, minimal_run, several_hosts
 from tests.launch import slurm_node
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -195,7 +195,7 @@ def test_a_run_of_two_processes_is_stopped_and_goes_on(slurm, tmp_path):
     f'--gin.MODEL_DIR={str(model_dir)!r}',
     '--run_mode=supervise',
     PYTHON=sys.executable,
-    XLA_FLAGS='--xla_force_host_platform_device_count=1',
+    XLA_FLAGS=devices.xla_flags(1),
     JAX_PLATFORMS='cpu',
     TF_CPP_MIN_LOG_LEVEL='3',
   )

@@ -13,7 +13,7 @@ from rest_jax.models import t5
 from rest_jax.planning import memory, shapes
 from rest_jax.stages import artifact
 from rest_jax.training import mesh as mesh_lib
-from tests import minimal_run
+from tests import devices, minimal_run
 
 
 def planned(tmp_path, *bindings, files=()):
@@ -29,7 +29,7 @@ def planned(tmp_path, *bindings, files=()):
 
 def test_a_device_holds_what_was_foreseen():
   environment = os.environ | {
-    'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
+    'XLA_FLAGS': devices.xla_flags(8),
     'JAX_PLATFORMS': 'cpu',
   }
   done = subprocess.run(

@@ -17,7 +17,7 @@ from rest_jax.interop import checkpoint_tensors, huggingface
 from rest_jax.models import heads, t5
 from rest_jax.rewards import metricx, regression_checkpoint
 from rest_jax.training import mesh as mesh_lib
-from tests import minimal_run
+from tests import devices, minimal_run
 from tests.interop import test_huggingface
 from tests.rewards import test_text
 
@@ -161,7 +161,7 @@ def test_eight_devices_score_as_one(name, atol):
   done = subprocess.run(
     [sys.executable, '-m', 'tests.rewards.eight_devices', name],
     cwd=minimal_run.ROOT,
-    env=os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=8'},
+    env=os.environ | {'XLA_FLAGS': devices.xla_flags(8)},
     capture_output=True,
     text=True,
     timeout=250,

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests import minimal_run
+from tests import devices, minimal_run
 
 
 @pytest.fixture(scope='module')
@@ -15,7 +15,7 @@ def results():
   done = subprocess.run(
     [sys.executable, '-m', 'tests.sampling.eight_devices'],
     cwd=minimal_run.ROOT,
-    env=os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=8'},
+    env=os.environ | {'XLA_FLAGS': devices.xla_flags(8)},
     capture_output=True,
     text=True,
     timeout=250,

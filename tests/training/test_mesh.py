@@ -11,7 +11,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 from rest_jax.training import mesh as mesh_lib
 from rest_jax.training.mesh import MeshConfig
-from tests import several_hosts
+from tests import devices, several_hosts
 
 P = PartitionSpec
 
@@ -136,7 +136,7 @@ def test_each_host_has_its_rows_of_a_batch():
         *(sys.executable, '-m', 'tests.training.rows_of_hosts'),
         *map(str, (port, 2, index)),
       ],
-      env=os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=2'},
+      env=os.environ | {'XLA_FLAGS': devices.xla_flags(2)},
       stdout=subprocess.PIPE,
       text=True,
     )

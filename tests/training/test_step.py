@@ -13,6 +13,7 @@ import pytest
 from rest_jax.training import mesh as mesh_lib
 from rest_jax.training import optimiser as optimiser_lib
 from rest_jax.training import step as step_lib
+from tests import devices
 from tests.training import example
 
 MESH = mesh_lib.make_mesh(devices=jax.devices()[:1])
@@ -243,7 +244,7 @@ def test_lower_needs_no_arrays():
 def test_eight_devices_equal_one():
   environment = {
     **os.environ,
-    'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
+    'XLA_FLAGS': devices.xla_flags(8),
     'PYTHONPATH': os.pathsep.join(sys.path),
   }
   done = subprocess.run(
