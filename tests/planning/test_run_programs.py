@@ -8,6 +8,7 @@ import pytest
 from rest_jax import main
 from rest_jax.models import quantisation
 from rest_jax.planning import memory, run_programs
+from rest_jax.rewards import learned
 from rest_jax.stages import artifact
 from tests import minimal_run
 from tests.planning import stand_ins
@@ -60,6 +61,8 @@ def texts(tmp_path):
 def test_a_run_executes_what_is_planned(tmp_path, monkeypatch, texts):
   executed = stand_ins.Executed()
   executed.install(monkeypatch)
+  # As if each call had enough to score for whole batches.
+  monkeypatch.setattr(learned, '_batch_of', lambda total, fewest, most: most)
   run = planned(
     tmp_path / 'run',
     *ONLINE,
