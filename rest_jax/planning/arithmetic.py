@@ -7,13 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
 from rest_jax.data import batches
 from rest_jax.models import heads, t5
-from rest_jax.stages import policies
+from rest_jax.planning import shapes
 from rest_jax.training import mesh as mesh_lib
 from rest_jax.training import objectives, online_objectives
 from rest_jax.training import step as step_lib
@@ -117,10 +115,37 @@ def step_flops(
     shape: batch, samples, source_length and target_length of a batch.
     num_microbatches: parts of it.
   """
-  batch, samples, source_length, target_length = shape
   # A scanned layer is traced once and counted as often as it runs: soon done.
   config = dataclasses.replace(config, scan_layers=True)
-  params = nn.meta.unbox(policies.abstract_params(module, config))
+  online = isinstance(objective, online_objectives.OnlineObjective)
+  if online:
+    config = dataclasses.replace(config, dropout_rate=0.0)
+  mesh, rules = mesh_lib.make_mesh(devices=jax.devices()[:1]), mesh_lib.DEFAULT_RULES
+  state = shapes.state(module, config, objective, optimiser, mesh, rules)
+  if online:
+    reference = shapes.params(module, config, mesh, rules)
+    features = learnt_features(objective, shape, state.params, reference, config)
+  else:
+    features = _stored_features(objective, shape)
+  needs = getattr(objective, 'needs', ())
+  frozen = {need: shapes.params(FROZEN[need], config, mesh, rules) for need in needs}
+  loss_fn = (
+    objective.loss_fn(config, dict.fromkeys(needs, config))
+    if needs
+    else objective.loss_fn(config)
+  )
+  step = step_lib.make_train_step(
+    loss_fn, optimiser(), mesh=mesh, num_microbatches=num_microbatches
+  )
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  return matrix_flops(step.trace(state, features, key, frozen).jaxpr)
+
+
+def _stored_features(
+  objective: Any, shape: tuple[int, int, int, int]
+) -> dict[str, Any]:
+  """Shapes of what a loss may read of a row, what the objective adds included."""
+  batch, samples, source_length, target_length = shape
   # One row is made, since objectives add features of their own on the host.
   row = batches.empty_batch(
     batch=1,
@@ -133,38 +158,7 @@ def step_flops(
   row['preferences'] = np.zeros((1, samples, samples), np.float32)
   if hasattr(objective, 'features'):
     row = objective.features(row, done=0.0)
-  features = {
+  return {
     name: jax.ShapeDtypeStruct((batch, *x.shape[1:]) if x.ndim else (), x.dtype)
     for name, x in {name: np.asarray(x) for name, x in row.items()}.items()
   }
-  if isinstance(objective, online_objectives.OnlineObjective):
-    config = dataclasses.replace(config, dropout_rate=0.0)
-    policy, params = (
-      params,
-      jax.eval_shape(lambda p: objective.start(p, config), params),
-    )
-    features = learnt_features(objective, shape, params, policy, config)
-  elif hasattr(objective, 'start'):
-    params = jax.eval_shape(objective.start, params)
-  needs = getattr(objective, 'needs', ())
-  frozen = {
-    need: nn.meta.unbox(policies.abstract_params(FROZEN[need], config))
-    for need in needs
-  }
-  loss_fn = (
-    objective.loss_fn(config, dict.fromkeys(needs, config))
-    if needs
-    else objective.loss_fn(config)
-  )
-  transformation = optimiser()
-  step = step_lib.make_train_step(
-    loss_fn,
-    transformation,
-    mesh=mesh_lib.make_mesh(devices=jax.devices()[:1]),
-    num_microbatches=num_microbatches,
-  )
-  opt_state = jax.eval_shape(transformation.init, params)
-  number, scale = jax.eval_shape(lambda: (jnp.int32(0), jnp.float32(1)))
-  state = step_lib.TrainState(number, params, opt_state, scale)
-  key = jax.eval_shape(lambda: jax.random.key(0))
-  return matrix_flops(step.trace(state, features, key, frozen).jaxpr)

@@ -16,13 +16,6 @@ from rest_jax.training import mesh as mesh_lib
 from rest_jax.training import objectives
 from rest_jax.training import step as step_lib
 
-# What says how many candidates a row of a training batch has; else it has one.
-SAMPLES = {
-  'train_reward': 'max_samples',
-  'train_value': 'max_samples',
-  'improve': 'samples_per_row',
-}
-
 
 class Held(NamedTuple):
   """Bytes on a device while a stage trains.
@@ -65,12 +58,18 @@ def held(context: programs_lib.Context, module: Any) -> Held:
   return Held(shapes.device_bytes(state), shapes.device_bytes(model), others)
 
 
+def _samples(context: programs_lib.Context) -> int:
+  """Candidates that a row of a training batch has room for."""
+  _, key = memory.TRAINED[context.stage]
+  return 1 if key is None else int(context.said[key])
+
+
 def train(context: programs_lib.Context, module: Any) -> programs_lib.Made:
   """The train step of each bucket."""
   said, stage = context.said, context.stage
   objective = said['objective']
   batch = round(said['batch_size'] * context.batch_scale)
-  samples = said[SAMPLES[stage]] if stage in SAMPLES else 1
+  samples = _samples(context)
   longest = said['task_feature_lengths']
   if stage == 'train_reward':
     longest = memory.reward_lengths(context.entry, context.entries)
@@ -130,7 +129,7 @@ def evaluate(
   said, mesh, stage = context.said, context.mesh, context.stage
   _, model = trained(context, module)
   batch = round(said['batch_size'] * context.batch_scale)
-  samples = said[SAMPLES[stage]] if stage in SAMPLES else 1
+  samples = _samples(context)
   shape = (batch, samples, *context.lengths)
   plain = objectives.BehaviouralCloning()  # adds no features of its own
   features = abstract_batch(stage, plain, shape, mesh)
