@@ -20,17 +20,22 @@ LANES_PER_TURN = 16
 NARROWING = 4
 # Not below so many: each width is compiled for, and a step of fewer rows than this
 # hardly takes less time, since it reads the same parameters.
-FEWEST_LANES = 16
+FEWEST_LANES = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Turn:
-  """One exchange: what goes in where, and whose lanes those were."""
+  """One exchange: what goes in where, and whose lanes those were.
 
-  incoming: decoder.Incoming  # NumPy arrays
-  leaving: list[tickets.Ticket | None]  # [incoming], the owners until now
+  Once nothing waits, lanes are emptied all together where that lets some be given up.
+  """
+
+  incoming: decoder.Incoming | None  # NumPy arrays; None where nothing waits
+  # Owners until now of the lanes that `incoming` takes; without it, of all lanes
+  # [batch]. None where there is nothing to take out.
+  leaving: list[tickets.Ticket | None]
   keep: np.ndarray | None  # [kept] int32, lanes that stay, counted within a shard
-  enough: int  # free lanes at which the next turn begins
+  enough: int  # free lanes at which the next turn begins; 0 if none is at work
   source_length: int  # that the lanes need from now on
   length: int
 
@@ -64,6 +69,7 @@ class Flow:
     self._sources = sources
     self._words = draws.source_words(list(source_ids))
     self._source_lengths = source_lengths
+    self._lengths = lengths
     self._limit = lengths[-1]
     self._places = (slots, share)
     self._queue = tickets.Queue(
@@ -92,6 +98,10 @@ class Flow:
     Args:
       free: [batch] bool, the lanes whose candidates have all ended.
     """
+    return self._exchange(free) if self._queue else self._drain(free)
+
+  def _exchange(self, free: np.ndarray) -> Turn:
+    """Takes what has ended out of some lanes and puts waiting tickets into them."""
     places, lanes = self._choose(free)
     leaving = [None if lane is None else self._owners[lane] for lane in lanes]
     begins: list[tickets.Ticket | None] = []
@@ -104,15 +114,40 @@ class Flow:
       if ticket is not None:
         self._source_length = max(self._source_length, self._bucket(ticket))
         self._length = max(self._length, ticket.length)
-    keep = self._narrow() if not self._queue else None
-    idle = sum(owner is None for owner in self._owners)
+    # While tickets wait, lanes that are idle are reason enough for a turn.
     more = self._shards * self._per_shard()
     return Turn(
       incoming=self._incoming(places, begins),
       leaving=leaving,
+      keep=None,
+      enough=more if self._queue else self._enough_to_drain(),
+      source_length=self._source_length,
+      length=self._length,
+    )
+
+  def _drain(self, free: np.ndarray) -> Turn:
+    """Takes all that has ended out, where fewer lanes then do or none is at work."""
+    busy = ~free
+    leaving: list[tickets.Ticket | None] = [None] * len(free)
+    keep = self._narrow(busy) if busy.any() else None
+    enough = 0
+    if keep is not None or not busy.any():
+      for lane in np.flatnonzero(free):
+        leaving[lane], self._owners[lane] = self._owners[lane], None
+    if keep is not None:
+      self._owners = self._owners[self._lanes_of(keep)]
+      # As much longer as they are fewer: the last candidates need not come back.
+      longer = min(NARROWING * self._length, self._limit)
+      self._length = buckets.bucket(longer, self._lengths)
+      enough = self._enough_to_drain()
+    elif busy.any():
+      # One shard may have too many at work: until the next lane ends, then.
+      enough = max(self._enough_to_drain(), int(free.sum()) + 1)
+    return Turn(
+      incoming=None,
+      leaving=leaving,
       keep=keep,
-      # While tickets wait, lanes that are idle are reason enough for a turn.
-      enough=more if self._queue else min(idle + more, len(self._owners)),
+      enough=enough,
       source_length=self._source_length,
       length=self._length,
     )
@@ -121,17 +156,31 @@ class Flow:
     """Lanes of a shard that a turn empties and fills."""
     return max(1, len(self._owners) // self._shards // LANES_PER_TURN)
 
-  def _narrow(self) -> np.ndarray | None:
-    """Gives up lanes that nobody owns, where enough of them can go."""
-    by_shard = self._owners.reshape(self._shards, -1)
-    kept = by_shard.shape[1] // NARROWING
-    owned = by_shard != None  # noqa: E711, elementwise
-    if kept * self._shards < FEWEST_LANES or owned.sum(axis=1).max() > kept:
+  def _narrower(self) -> int | None:
+    """The next smaller number of lanes of a shard, None if there is none."""
+    kept = len(self._owners) // self._shards // NARROWING
+    return kept if kept * self._shards >= FEWEST_LANES else None
+
+  def _enough_to_drain(self) -> int:
+    """Free lanes at which, with nothing waiting, some can be given up."""
+    kept = self._narrower()
+    return len(self._owners) - (0 if kept is None else kept * self._shards)
+
+  def _narrow(self, busy: np.ndarray) -> np.ndarray | None:
+    """Chooses the lanes to keep, where enough of them are not at work."""
+    kept = self._narrower()
+    by_shard = busy.reshape(self._shards, -1)
+    if kept is None or by_shard.sum(axis=1).max() > kept:
       return None
-    # Those that are owned come first, in their order.
-    keep = np.argsort(~owned, axis=1, kind='stable')[:, :kept].astype(np.int32)
-    self._owners = np.take_along_axis(by_shard, keep, axis=1).reshape(-1)
+    # Those at work come first, in their order.
+    keep = np.argsort(~by_shard, axis=1, kind='stable')[:, :kept].astype(np.int32)
     return keep.reshape(-1)
+
+  def _lanes_of(self, keep: np.ndarray) -> np.ndarray:
+    """Lanes [kept] from their places within the shards."""
+    size = len(self._owners) // self._shards
+    first = np.arange(self._shards)[:, None] * size
+    return (keep.reshape(self._shards, -1) + first).reshape(-1)
 
   def finish(
     self, leaving: Sequence[tickets.Ticket | None], ended: decoder.Ended

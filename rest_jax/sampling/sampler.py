@@ -135,7 +135,6 @@ class Sampler:
     if not groups:
       return
     settings = self._settings
-    shards = mesh_lib.batch_shards(self._mesh)
     share = settings.share_of(num_samples, len(groups))
     flow = flow_lib.Flow(
       [group.source_tokens for group in groups],
@@ -144,7 +143,7 @@ class Sampler:
       batch=settings.batch_size,
       slots=settings.slots,
       share=share,
-      shards=shards,
+      shards=mesh_lib.batch_shards(self._mesh),
       source_lengths=self._source_lengths,
       lengths=self._lengths,
     )
@@ -152,37 +151,27 @@ class Sampler:
     free = np.ones(settings.batch_size, bool)
     while flow.goes_on():
       turn = flow.turn(free)
-      lanes = self._fit(lanes, turn, share)
-      lanes, ended = decoder.exchange(
-        self._params,
-        lanes,
-        self._put(turn.incoming),
-        self._seed,
-        self._grow_step,
-        config=self._config,
-        shards=shards,
-      )
-      if turn.keep is not None:
-        keep = mesh_lib.put_batch(self._mesh, {'keep': turn.keep})['keep']
-        lanes = decoder.narrow(lanes, keep, config=self._config, shards=shards)
-      lanes, freed, steps = decoder.advance(
-        self._params,
-        lanes,
-        np.int32(turn.enough),
-        config=self._config,
-        num_tokens=self._vocabulary.size,
-        decoding=self._decoding,
-        mesh=self._mesh,
-      )
+      lanes, ended = self._exchange(lanes, turn, share)
+      if turn.enough:
+        lanes, freed, steps = decoder.advance(
+          self._params,
+          lanes,
+          np.int32(turn.enough),
+          config=self._config,
+          num_tokens=self._vocabulary.size,
+          decoding=self._decoding,
+          mesh=self._mesh,
+        )
       # The devices go on while the host works on what has left.
       for row, drawn in flow.finish(turn.leaving, mesh_lib.fetch(ended)):
         self.counts.candidates += len(drawn)
         self.counts.tokens += sum(len(candidate.tokens) for candidate in drawn)
         yield row, with_candidates(groups[row], drawn, self._vocabulary)
-      free = mesh_lib.fetch(freed)
+      if turn.enough:
+        free = mesh_lib.fetch(freed)
+        self.counts.steps += int(steps)
+        self.counts.rows += int(steps) * lanes.token.size
       hosts.advance()
-      self.counts.steps += int(steps)
-      self.counts.rows += int(steps) * lanes.token.size
 
   def sample_in_order(
     self, groups: Sequence[group_store.Group], num_samples: int
@@ -190,6 +179,31 @@ class Sampler:
     """Returns what `sample` yields, in the order of the given groups."""
     drawn = dict(self.sample(groups, num_samples))
     return [drawn[row] for row in range(len(groups))]
+
+  def _exchange(
+    self, lanes: decoder.Lanes | None, turn: flow_lib.Turn, share: int
+  ) -> tuple[decoder.Lanes, decoder.Ended | None]:
+    """Puts in what comes and takes out what leaves, if anything does."""
+    shards = mesh_lib.batch_shards(self._mesh)
+    if turn.incoming is not None:
+      return decoder.exchange(
+        self._params,
+        self._fit(lanes, turn, share),
+        self._put(turn.incoming),
+        self._seed,
+        self._grow_step,
+        config=self._config,
+        shards=shards,
+      )
+    assert lanes is not None, 'nothing is drained before something came'
+    ended = None
+    if any(ticket is not None for ticket in turn.leaving):
+      held = lanes.candidates
+      ended = decoder.Ended(held.tokens, held.log_probs, held.num_tokens)
+    if turn.keep is not None:
+      keep = mesh_lib.put_batch(self._mesh, {'keep': turn.keep})['keep']
+      lanes = decoder.narrow(lanes, keep, config=self._config, shards=shards)
+    return self._fit(lanes, turn, share), ended
 
   def _fit(
     self, lanes: decoder.Lanes | None, turn: flow_lib.Turn, share: int

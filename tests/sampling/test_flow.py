@@ -9,7 +9,10 @@ LENGTHS = (4, 8, 12)
 
 
 def _drive(lengths, *, batch, slots, share, shards, num_samples, seed=0):
-  """Runs a flow with candidates of known lengths; returns what completed.
+  """Runs a flow with candidates of known lengths.
+
+  Returns:
+    What completed, the widths, and how many turns put nothing in.
 
   Args:
     lengths: [sources, num_samples], tokens of each candidate with EOS; more than
@@ -38,23 +41,10 @@ def _drive(lengths, *, batch, slots, share, shards, num_samples, seed=0):
     'num_tokens': np.zeros(places, np.int32),
   }
   free = np.ones(batch, bool)
-  complete, widths = {}, [batch]
-  for _ in range(10_000):
-    if not driven.goes_on():
-      return complete, widths
-    turn = driven.turn(free)
-    size = len(free) // shards
-    incoming = turn.incoming
-    lanes = [
-      shard * size + place if place < size else None
-      for shard, row in enumerate(incoming.place.reshape(shards, -1))
-      for place in row
-    ]
-    ended = decoder.Ended(
-      tokens=held['tokens'][[lane or 0 for lane in lanes]],
-      log_probs=held['tokens'][[lane or 0 for lane in lanes]].astype(np.float32),
-      num_tokens=held['num_tokens'][[lane or 0 for lane in lanes]],
-    )
+  complete, widths, drains = {}, [batch], 0
+
+  def put(incoming, lanes, length):
+    """Fills lanes as the decoder would, all the way to the end of each candidate."""
     for i, lane in enumerate(lanes):
       if lane is None:
         assert (incoming.indices[i] == -1).all()
@@ -64,20 +54,42 @@ def _drive(lengths, *, batch, slots, share, shards, num_samples, seed=0):
       for slot, one in zip(*np.nonzero(incoming.indices[i] >= 0), strict=True):
         row = by_words[tuple(incoming.words[i])]
         index = incoming.indices[i, slot, one]
-        full = lengths[row][index]
+        tokens = _tokens(row, index, lengths[row][index])
         known = incoming.num_known[i, slot, one]
         if known:  # what was drawn before comes back
-          expected = _tokens(row, index, full)[:known]
-          np.testing.assert_array_equal(incoming.tokens[i, slot, one, :known], expected)
-        size_drawn = min(full, turn.length)
-        assert known < size_drawn
-        held['tokens'][lane, slot, one, :size_drawn] = _tokens(row, index, full)[
-          :size_drawn
-        ]
-        held['num_tokens'][lane, slot, one] = size_drawn
+          np.testing.assert_array_equal(
+            incoming.tokens[i, slot, one, :known], tokens[:known]
+          )
+        drawn = min(len(tokens), length)
+        assert known < drawn
+        held['tokens'][lane, slot, one, :drawn] = tokens[:drawn]
+        held['num_tokens'][lane, slot, one] = drawn
       free[lane] = (incoming.indices[i] == -1).all()
+
+  for _ in range(10_000):
+    if not driven.goes_on():
+      return complete, widths, drains
+    turn = driven.turn(free)
+    size = len(free) // shards
+    if turn.incoming is not None:
+      lanes = [
+        shard * size + place if place < size else None
+        for shard, row in enumerate(turn.incoming.place.reshape(shards, -1))
+        for place in row
+      ]
+    else:
+      lanes = list(range(len(free)))
+      assert all(free[i] for i in lanes if turn.leaving[i] is not None)
+    ended = decoder.Ended(
+      tokens=held['tokens'][[lane or 0 for lane in lanes]],
+      log_probs=held['tokens'][[lane or 0 for lane in lanes]].astype(np.float32),
+      num_tokens=held['num_tokens'][[lane or 0 for lane in lanes]],
+    )
+    if turn.incoming is not None:
+      assert turn.keep is None
+      assert (turn.incoming.indices >= 0).any()  # nothing is encoded for nothing
+      put(turn.incoming, lanes, turn.length)
     if turn.keep is not None:
-      size = len(free) // shards
       kept = [
         shard * size + place
         for shard, row in enumerate(turn.keep.reshape(shards, -1))
@@ -86,6 +98,7 @@ def _drive(lengths, *, batch, slots, share, shards, num_samples, seed=0):
       assert free[np.setdiff1d(np.arange(len(free)), kept)].all()
       free, held = free[kept], {name: x[kept] for name, x in held.items()}
       widths.append(len(free))
+    drains += turn.incoming is None
     while free.sum() < turn.enough:  # one lane ends after the other
       busy = np.flatnonzero(~free)
       assert busy.size, 'it waits for lanes that nobody has'
@@ -117,7 +130,7 @@ def test_every_candidate_completes_once_and_in_order(
 ):
   rng = np.random.default_rng(1)
   lengths = rng.integers(1, 15, (50, num_samples))
-  complete, widths = _drive(
+  complete, widths, drains = _drive(
     lengths,
     batch=batch,
     slots=slots,
@@ -134,6 +147,8 @@ def test_every_candidate_completes_once_and_in_order(
       np.testing.assert_array_equal(candidate.log_probs, expected)
   if batch // shards >= 16:  # given up at the end
     assert widths[-1] <= batch // 4
+  # All that has ended leaves together where nothing waits.
+  assert drains <= 4 * len(widths) * shards
 
 
 def test_tickets_come_by_length_and_outgrown_candidates_wait_for_a_longer_cache():
