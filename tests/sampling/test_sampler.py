@@ -256,6 +256,8 @@ def test_shares_are_even_and_leave_every_slot_several():
   assert settings.share_of(100, 1000) == 25  # four of 25, not three of 32 and one of 4
   assert settings.share_of(25, 4) == 4  # 100 candidates for 8 slots, three times
   assert settings.share_of(1, 1) == 1
+  several = sampler_lib.SamplerSettings(batch_size=8, slots=4)
+  assert several.share_of(24, 1000) == 6  # not all of a source in one slot of four
   with pytest.raises(ValueError, match='share=0'):
     sampler_lib.SamplerSettings(share=0)
 
