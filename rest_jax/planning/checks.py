@@ -267,8 +267,7 @@ def _block_bytes(entry: artifact.HistoryEntry) -> float:
     return 0.0
   settings: sampler_lib.SamplerSettings = entry.cut['sampler']
   samples = entry.params['num_samples']
-  tickets = -(-samples // (settings.slots * settings.share))
-  sources = settings.tickets * settings.batch_size // tickets
+  sources = settings.sources_of_call(samples)
   if entry.params['num_sources'] is not None:
     sources = min(sources, entry.params['num_sources'])
   length: int = entry.params['target_length']

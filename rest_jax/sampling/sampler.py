@@ -17,6 +17,9 @@ from rest_jax.training import mesh as mesh_lib
 # Candidates are cut into shares so small that each slot takes so many of them, one
 # after the other: with fewer, slots would idle towards the end.
 ROUNDS = 3
+# So many candidates of a slot count as a ticket, even if more share it: what a call of
+# Grow holds, and a kill loses, grows no further with N.
+CANDIDATES_OF_A_TICKET = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,9 +37,10 @@ class SamplerSettings:
       25. With N = 1000 what each step does for all candidates of a slot outweighs
       that from 128 on.
     tickets: that a lane works off in a call of Grow, at most; a ticket is the share of
-      one source. Lanes idle for about half a ticket's time at the end of a call. A
-      call is what several hosts share out and what a lost one loses: fewer suit a
-      large pod, or one whose hosts come and go (benchmarks/README.md).
+      one source, up to 32 candidates for each slot. Lanes idle for about half a
+      ticket's time at the end of a call. A call is what several hosts share out and
+      what a lost one loses: fewer suit a large pod, or one whose hosts come and go
+      (benchmarks/README.md).
   """
 
   batch_size: int = 256
@@ -48,6 +52,12 @@ class SamplerSettings:
     for name, value in dataclasses.asdict(self).items():
       if value < 1:
         raise ValueError(f'{name}={value} must be at least 1')
+
+  def sources_of_call(self, num_samples: int) -> int:
+    """The most sources of a call of Grow: 8,192 of 32 candidates, 2,048 of 100."""
+    share = min(self.share, CANDIDATES_OF_A_TICKET)
+    tickets_of_a_source = -(-num_samples // (self.slots * share))
+    return self.tickets * self.batch_size // tickets_of_a_source
 
   def share_of(self, num_samples: int, num_sources: int) -> int:
     """The candidates of a slot: a source's spread evenly, every slot used often."""

@@ -32,13 +32,10 @@ def blocks(
 ) -> list[list[Task]]:
   """Cuts the shards into runs of consecutive ones, each for one call.
 
-  A run has at most `settings.tickets` x lanes tickets, or is one shard alone. A ticket
-  is what a lane takes of one source, `share` candidates in each of its slots: 8,192
-  sources of up to 32 candidates, 2,048 of 100, with 32 tickets, 256 lanes of one slot
-  and a share of 32. It depends on the whole plan and never on what is done already.
+  A run has at most `settings.sources_of_call` sources, or is one shard alone. It
+  depends on the whole plan and never on what is done already.
   """
-  tickets_of_a_source = -(-num_samples // (settings.slots * settings.share))
-  most = settings.tickets * settings.batch_size // tickets_of_a_source
+  most = settings.sources_of_call(num_samples)
   found: list[list[Task]] = []
   left = 0
   for task in tasks:

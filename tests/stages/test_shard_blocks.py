@@ -38,6 +38,8 @@ def test_blocks_by_hand():
   assert _cut([2, 1, 2, 2], num_samples=9) == [[2, 1], [2], [2]]
   assert _cut([2, 1, 2, 2], num_samples=9, slots=2) == [[2, 1, 2], [2]]
   assert _cut([4, 4, 2], tickets=4) == [[4, 4], [2]]
+  # A share of more than 32 cuts no larger blocks: 100 candidates are four tickets.
+  assert _cut([2, 1, 1], num_samples=100, share=100) == [[2], [1, 1]]
   assert _cut([]) == []
   assert _cut([1, 1], num_samples=1000) == [[1], [1]]  # no block is empty
 
