@@ -2,17 +2,8 @@
 
 A *lane* holds one source: it is encoded once, and its cross-attention keys and
 values are projected once. A lane has one *slot* or more: rows of the decoder, each
-with a self-attention cache. A slot owns a share of its source's candidates and
-walks the tree of their prefixes depth first:
-
-    the candidates at the deepest node that is not done share one decoder step and
-    draw their next tokens from its one distribution; those that drew the leader's
-    token walk on with it, the others wait; when a branch has ended, the slot goes
-    back to the deepest that waits.
-
-Going back costs nothing: whatever the branch wrote to the cache lies at or after the
-position that is written next. So equal prefixes, and equal candidates, are computed
-once, no cache is ever copied, and a slot never idles while its share has work.
+with a self-attention cache. A slot owns a share of its source's candidates and walks
+the tree of their prefixes (`prefix_walk`).
 
 Lanes whose candidates have all ended are free for the next sources (`exchange`).
 Every array keeps its shape meanwhile, so a program is compiled once for a
@@ -26,14 +17,15 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
+from rest_jax.data import vocabularies
 from rest_jax.models import t5
-from rest_jax.sampling import draws, vocab_first
+from rest_jax.sampling import draws, prefix_walk, vocab_first
 from rest_jax.training import mesh as mesh_lib
 
 Array: TypeAlias = Any  # jax.Array on the devices, np.ndarray on the host
 
-PAD_ID = 0  # also the decoder's start token
-EOS_ID = 1
+PAD_ID = vocabularies.PAD_ID  # also the decoder's start token
+EOS_ID = vocabularies.EOS_ID
 
 
 class Lanes(NamedTuple):
@@ -47,19 +39,7 @@ class Lanes(NamedTuple):
   cache: t5.SelfCache  # of rows [batch, slots], in the layout of the config
   token: jax.Array  # [batch, slots] int32, the next input
   position: jax.Array  # [batch, slots] int32, where it is written
-  candidates: 'Candidates'
-
-
-class Candidates(NamedTuple):
-  """What each slot owns. An empty place is done from the start."""
-
-  uniforms: jax.Array  # [batch, slots, share, limit] float32, one for each token
-  tokens: jax.Array  # [batch, slots, share, length] int32, 0 after the last
-  log_probs: jax.Array  # [batch, slots, share, length] float32 nats, untempered
-  num_tokens: jax.Array  # [batch, slots, share] int32, drawn so far
-  num_known: jax.Array  # [batch, slots, share] int32, of `tokens`, drawn before
-  walking: jax.Array  # [batch, slots, share] bool, at the slot's node
-  done: jax.Array  # [batch, slots, share] bool, ended, or out of cache
+  candidates: prefix_walk.Candidates
 
 
 class Incoming(NamedTuple):
@@ -134,7 +114,7 @@ def empty_lanes(
     cache=_cache_maker(config, mesh, batch, slots, length)(),
     token=zeros((batch, slots), jnp.int32),
     position=zeros((batch, slots), jnp.int32),
-    candidates=Candidates(
+    candidates=prefix_walk.Candidates(
       uniforms=zeros((*places, limit), jnp.float32),
       tokens=zeros((*places, length), jnp.int32),
       log_probs=zeros((*places, length), jnp.float32),
@@ -210,7 +190,7 @@ def exchange(
   limit = lanes.candidates.uniforms.shape[-1]
   uniforms = draws.uniforms(keys.reshape(incoming.indices.shape), limit)
   real = incoming.indices >= 0
-  fresh = Candidates(
+  fresh = prefix_walk.Candidates(
     uniforms=uniforms,
     tokens=incoming.tokens,
     log_probs=incoming.log_probs,
@@ -322,11 +302,11 @@ def advance(
     if decoding.min_tokens:
       early = lanes.position[..., None] < decoding.min_tokens  # [batch, slots, 1]
       allowed &= (ids != EOS_ID) | ~early
-    candidates = _draw(
+    candidates = prefix_walk.draw(
       lanes.candidates,
       lambda u: jax.tree.map(home, draw_fn(logits, allowed, u, decoding)),
     )
-    candidates, token, position = _choose_node(candidates)
+    candidates, token, position = prefix_walk.choose_node(candidates)
     lanes = lanes._replace(
       cache=cache, token=token, position=position, candidates=candidates
     )
@@ -349,63 +329,6 @@ def _vocabulary_copied(params: Any, mesh: jax.sharding.Mesh | None) -> Any:
     return jax.lax.with_sharding_constraint(leaf, everywhere)
 
   return jax.tree_util.tree_map_with_path(one, params)
-
-
-def _draw(
-  candidates: Candidates,
-  draw_fn: Callable[[jax.Array], tuple[jax.Array, jax.Array]],
-) -> Candidates:
-  """Gives one token more to each candidate that is at its slot's node.
-
-  Args:
-    candidates: of all slots.
-    draw_fn: from uniform numbers [batch, slots, share] to tokens drawn at the slots'
-      nodes and their log-probabilities.
-  """
-  walking, at = candidates.walking, candidates.num_tokens
-  length = candidates.tokens.shape[-1]
-  uniform = jnp.take_along_axis(
-    candidates.uniforms, jnp.minimum(at, length - 1)[..., None], axis=-1
-  )[..., 0]
-  drawn, log_prob = draw_fn(uniform)
-  positions = jnp.arange(length)[None, None, None]
-  here = positions == at[..., None]  # [batch, slots, share, length]
-  known = at < candidates.num_known
-  before = jnp.sum(jnp.where(here, candidates.tokens, 0), axis=-1)
-  drawn = jnp.where(known, before, drawn)
-  write = here & (walking & ~known)[..., None]
-  num_tokens = at + walking.astype(at.dtype)
-  ended = walking & ((drawn == EOS_ID) | (num_tokens == length))
-  return candidates._replace(
-    tokens=jnp.where(write, drawn[..., None], candidates.tokens),
-    log_probs=jnp.where(write, log_prob[..., None], candidates.log_probs),
-    num_tokens=num_tokens,
-    done=candidates.done | ended,
-  )
-
-
-def _choose_node(
-  candidates: Candidates,
-) -> tuple[Candidates, jax.Array, jax.Array]:
-  """Chooses each slot's next node: the deepest that is left, the first of them.
-
-  Those that wait at the greatest depth left the walk at one and the same node, so
-  their last token tells them apart.
-
-  Returns:
-    The candidates, their `walking` renewed; the node's token and its position,
-    [batch, slots] int32.
-  """
-  depth = jnp.where(candidates.done, -1, candidates.num_tokens)
-  deepest = jnp.max(depth, axis=-1, keepdims=True)  # [batch, slots, 1]
-  leader = jnp.argmax(depth, axis=-1)[..., None]  # the first of the deepest
-  last = jnp.take_along_axis(
-    candidates.tokens, jnp.maximum(candidates.num_tokens - 1, 0)[..., None], axis=-1
-  )[..., 0]
-  token = jnp.take_along_axis(last, leader, axis=-1)  # [batch, slots, 1]
-  walking = ~candidates.done & (depth == deepest) & (last == token)
-  position = jnp.maximum(deepest, 0)
-  return candidates._replace(walking=walking), token[..., 0], position[..., 0]
 
 
 def _free(lanes: Lanes) -> jax.Array:  # [batch] bool
