@@ -11,12 +11,12 @@ LENGTHS = (4, 8, 12)
 def _drive(lengths, *, batch, slots, share, shards, num_samples, seed=0):
   """Runs a flow with candidates of known lengths.
 
-  Returns:
-    What completed, the widths, and how many turns put nothing in.
-
   Args:
     lengths: [sources, num_samples], tokens of each candidate with EOS; more than
       the limit of 12 means that it never ends.
+
+  Returns:
+    What completed, the widths, and how many turns put nothing in.
   """
   rng = np.random.default_rng(seed)
   sources = [np.ones(rng.integers(1, 9), np.int32) for _ in lengths]
