@@ -116,13 +116,17 @@ def divergences(
   policy: ours.Policy, variant: ours.Policy, samples: Sequence[group_store.Group]
 ) -> dict[str, str]:
   """KL(policy || variant) per token and per sequence, with intervals."""
-  sequence_kl = stepped_kl if variant.config.int8_cache else divergence.sequence_kl
-  kl = sequence_kl(
-    (policy.config, policy.params),
-    (variant.config, variant.params),
-    samples,
-    mesh=mesh_lib.make_mesh(),
-  )
+  pair = (policy.config, policy.params), (variant.config, variant.params)
+  if variant.config.int8_cache:
+    kl = stepped_kl(*pair, samples)
+  else:
+    kl = divergence.sequence_kl(
+      *pair,
+      samples,
+      mesh=mesh_lib.make_mesh(),
+      source_length=max(len(group.source_tokens) for group in samples),
+      target_length=max(len(t) for group in samples for t in group.tokens),
+    )
   mean_length = np.mean(_lengths(samples))
   found = {}
   for name, unit in (('kl_token', mean_length), ('kl_sequence', 1.0)):
@@ -135,11 +139,9 @@ def stepped_kl(
   variant: divergence.Policy,
   samples: Sequence[group_store.Group],
   *,
-  mesh: jax.sharding.Mesh,
   batch_size: int = 32,
 ) -> list[np.ndarray]:
-  """As `divergence.sequence_kl`, the variant's logits decoded step by step."""
-  del mesh  # the decoder's steps are compared on one device
+  """As `divergence.sequence_kl`, the variant's logits decoded on one device."""
   divergences: list[np.ndarray] = []
   for start in range(0, len(samples), batch_size):
     groups = samples[start : start + batch_size]

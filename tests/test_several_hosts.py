@@ -96,6 +96,22 @@ def test_the_rewards_are_equal(one, several):
       np.testing.assert_allclose(x, y, atol=TOLERANCE)
 
 
+@pytest.mark.parametrize('name', ['evaluate_bc', 'evaluate_improve_1_1'])
+def test_the_evaluations_are_equal(one, several, name):
+  left, right = (minimal_run.record(d, name) for d in (one, several))
+  assert left['files'].keys() == right['files'].keys()
+  assert left['results'].keys() == right['results'].keys()
+  for key, value in left['results'].items():
+    near = value if isinstance(value, str) else pytest.approx(value, abs=1e-4)
+    assert right['results'][key] == near, key
+  for folder in ('.', 'greedy'):
+    texts = [
+      [g.texts for g in group_store.iterate_groups(d / name / folder)]
+      for d in (one, several)
+    ]
+    assert texts[0] == texts[1] and len(texts[0]) > 8  # more than one part
+
+
 @pytest.mark.parametrize('name', ['bc', 'reward_model', 'improve_1_1'])
 def test_the_parameters_are_equal(one, several, name):
   left, right = minimal_run.params(one, name), minimal_run.params(several, name)

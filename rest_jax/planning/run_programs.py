@@ -82,13 +82,14 @@ def _held_out(context: programs_lib.Context) -> programs_lib.Made:
 def _evaluate(context: programs_lib.Context) -> programs_lib.Made:
   """Samples, greedy outputs and beams; scores; the divergence from BC."""
   policy = shapes.device_bytes(context.params(t5.T5))
+  base = policy if 'bc' in context.entry.inputs else 0
   scorer = 0
   if 'reward_model' in context.entry.inputs:
     scorer = shapes.device_bytes(context.params(reward.RewardT5))
-  yield from sampling.sample(context, scorer)
-  yield from sampling.search(context, scorer)
-  yield from scoring.score_sampled(context, policy)
-  if 'bc' in context.entry.inputs:
+  yield from sampling.sample(context, scorer + base)
+  yield from sampling.search(context, scorer + base)
+  yield from scoring.score_sampled(context, policy + base)
+  if base:
     yield from scoring.diverge(context, scorer)
 
 

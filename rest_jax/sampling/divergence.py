@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rest_jax.data import batches, group_store
+from rest_jax.data import batches, buckets, group_store
 from rest_jax.models import t5
 from rest_jax.training import mesh as mesh_lib
 
@@ -54,6 +54,8 @@ def sequence_kl(
   samples: Sequence[group_store.Group],
   *,
   mesh: jax.sharding.Mesh,
+  source_length: int,
+  target_length: int,
   batch_size: int = BATCH_SIZE,
 ) -> list[np.ndarray]:
   """Returns per group [samples] float32: KL(policy || base) in nats a sequence.
@@ -62,23 +64,33 @@ def sequence_kl(
   the whole vocabulary, not estimated from the token that was drawn, and the
   prefixes of a sample are added up. Both policies are untempered; the prefixes
   are those that the samples visit. Never negative, and 0 for equal policies.
+
+  Args:
+    policy, base: shape and parameters of both.
+    samples: of the policy.
+    mesh: the devices.
+    source_length, target_length: the most tokens of a source and of a sample, for the
+      few padded lengths that programs are compiled for.
+    batch_size: sources compared together.
   """
   (config, params), (base_config, base_params) = policy, base
   batch_size = whole_rows(mesh, batch_size)
   divergences: list[np.ndarray] = [np.zeros(0, np.float32)] * len(samples)
   order = np.argsort([len(group.source_tokens) for group in samples], kind='stable')
   most = max(group.num_candidates for group in samples)
-  source_length = max(len(group.source_tokens) for group in samples)
-  target_length = max(len(tokens) for group in samples for tokens in group.tokens)
+  source_lengths = buckets.lengths_up_to(source_length)
+  target_lengths = buckets.lengths_up_to(target_length)
   for start in range(0, len(order), batch_size):
     rows = order[start : start + batch_size]
     groups = [samples[row] for row in rows]
+    longest_source = max(len(group.source_tokens) for group in groups)
+    longest = max(len(tokens) for group in groups for tokens in group.tokens)
     batch = batches.group_batch(
       groups,
       batch=batch_size,
       samples=most,
-      source_length=source_length,
-      target_length=target_length,
+      source_length=buckets.bucket(longest_source, source_lengths),
+      target_length=buckets.bucket(longest, target_lengths),
     )
     kl = mesh_lib.fetch(
       batch_kl(

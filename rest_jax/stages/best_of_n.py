@@ -25,6 +25,7 @@ from rest_jax.sampling import sampler as sampler_lib
 from rest_jax.stages import artifact, policies
 from rest_jax.stages import held_out as held_out_lib
 from rest_jax.stages import progress as progress_lib
+from rest_jax.training import hosts
 
 VERSION = 1
 REWARD = 'reward'
@@ -133,6 +134,9 @@ def best_of_n(
     )
     model = policies.load_model(policy.path, t5.T5, run)
     _sample(work, held_out, model, by_utility, judges)
+    hosts.barrier(f'{name} is sampled')
+    if not hosts.is_primary():
+      return
     pools = _read(work, names)
     selections = _select(work, pools, numbers, num_draws, seed, utility)
     work.results.update(
@@ -159,6 +163,7 @@ def best_of_n(
     build=build,
     cut={'sampler': sampler},
     size={'samples a source': num_samples},
+    teamwork='apart',
   )
 
 
@@ -178,18 +183,28 @@ def _sample(
   by_utility: consensus.MinimumBayesRiskReward,
   judges: Sequence[Any],
 ) -> None:
-  """Samples and judges shard by shard; the shards that are there are done."""
+  """Samples and judges shard by shard; the shards that are there are done.
+
+  Of several hosts each takes the next shard that no other has taken.
+  """
   num_shards = max(1, -(-len(held_out.groups) // SOURCES_PER_SHARD))
   ranges = shards.ranges(len(held_out.groups), num_shards)
+  earlier = shards.names(work.path)
+  hosts.barrier(f'{work.name} is seen')  # by all alike, before any writes
+  # The rewards are the last file of a shard to be written.
+  paths = [
+    shards.shard_path(work.path, index, num_shards, reward_store.KIND)
+    for index in range(num_shards)
+  ]
+  left = [index for index, path in enumerate(paths) if path.name not in earlier]
   total = len(held_out.groups) * held_out.num_samples
-  with progress_lib.progress(work.name, total, unit='samples') as advance:
-    for index, (start, stop) in enumerate(ranges):
-      units = (stop - start) * held_out.num_samples
-      # The rewards are the last file of a shard to be written.
-      path = shards.shard_path(work.path, index, num_shards, reward_store.KIND)
-      if path.exists():
-        advance(units, note='(done before)')
-        continue
+  remaining = sum(ranges[i][1] - ranges[i][0] for i in left) * held_out.num_samples
+  with progress_lib.progress(
+    work.name, total, unit='samples', done=total - remaining
+  ) as advance:
+    for number in hosts.share(f'{work.name}/shards', len(left)):
+      index = left[number]
+      (start, stop), path = ranges[index], paths[index]
       part = dataclasses.replace(held_out, groups=held_out.groups[start:stop])
       with work.devices():
         samples = part.sample(model.params, model.config)
@@ -204,7 +219,7 @@ def _sample(
       normalised = [held_out.normaliser(values) for values in rewards]
       reward_store.write_rewards(path, ids, rewards, normalised=normalised)
       work.save_cost()
-      advance(units)
+      advance((stop - start) * held_out.num_samples)
 
 
 def _read(work: artifact.Work, names: Sequence[str]) -> _Pools:

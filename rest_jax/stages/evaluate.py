@@ -7,11 +7,13 @@ greedy/             the greedy outputs
 beam/               the outputs of beam search, where it is asked for
 """
 
+import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+from etils import epath
 
 from rest_jax.data import group_store, reward_store, shards
 from rest_jax.evaluation import intervals, text_metrics
@@ -22,8 +24,13 @@ from rest_jax.sampling import sampler as sampler_lib
 from rest_jax.stages import artifact, policies
 from rest_jax.stages import held_out as held_out_lib
 from rest_jax.stages import progress as progress_lib
+from rest_jax.training import hosts
 
 VERSION = 2
+# Of several hosts each takes about so many parts of the sources, one after the other,
+# so that a slow one holds up the others for one part at most; none smaller than this.
+PARTS_OF_A_HOST = 4
+SOURCES_OF_A_PART = 8
 _DISTINCT = (1, 2, 3)  # the n of distinct-n
 
 
@@ -51,6 +58,9 @@ def evaluate(
   Means are over samples, each source weighing the same; BLEU and chrF are of
   greedy outputs, and of those of beam search, against the references. Intervals are
   95 % bootstrap intervals over sources.
+
+  Several hosts share out the sources, each with copies of the models on its own
+  devices.
 
   Args:
     run: the MODEL_DIR in use.
@@ -99,37 +109,32 @@ def evaluate(
       settings=sampler,
     )
     model = policies.load_model(policy.path, t5.T5, run)
-    num_parts = 5 if beams else 4
-    with (
-      progress_lib.progress(name, num_parts, unit='parts') as advance,
-      work.devices(),
-    ):
-      samples = held_out.sample(model.params, model.config)
-      advance(1, note='sampled')
-      greedy = held_out.greedy(model.params, model.config)
-      advance(1, note='decoded greedily')
-      searched = None
-      if beams:
-        searched = held_out.beam_search(model.params, model.config, beams)
-        advance(1, note=f'searched with {beams} beams')
-      proxy = held_out.rewards(samples)
-      advance(1, note='scored')
-      base = policies.load_model(bc.path, t5.T5, run)
-      kl = divergence.sequence_kl(
-        (model.config, model.params),
-        (base.config, base.params),
-        samples,
-        mesh=run.mesh,
-      )
-      advance(1, note='compared with BC')
-    gold = text.Gold()(samples)
-    _write(work, samples, proxy, gold, greedy)
+    base = policies.load_model(bc.path, t5.T5, run)
+    parts = shards.ranges(len(held_out.groups), _num_parts(len(held_out.groups)))
+    folder = work.scratch / f'{len(parts)}_parts'
+    done = shards.names(folder / 'kl')
+    hosts.barrier(f'{name} is seen')  # by all alike, before any writes
+    left = [i for i in range(len(parts)) if _kl_path(folder, i, parts).name not in done]
+    steps = 5 if beams else 4
+    with progress_lib.progress(name, len(left) * steps, unit='parts') as advance:
+      for number in hosts.share(f'{name}/parts', len(left)):
+        start, stop = parts[left[number]]
+        part = dataclasses.replace(held_out, groups=held_out.groups[start:stop])
+        with work.devices():
+          answers = _answer(part, model, base, beams, advance)
+        _write_part(folder, left[number], parts, answers)
+    hosts.barrier(f'{name} is sampled')
+    if not hosts.is_primary():
+      return
+    answers = _read_parts(folder, beams)
+    gold = text.Gold()(answers.samples)
+    _write(work, answers, gold)
     work.results.update(
-      _sampled(samples, proxy, gold, kl, seed), **_against_references(greedy, seed)
+      _sampled(answers.samples, answers.rewards, gold, answers.kl, seed),
+      **_against_references(answers.greedy, seed),
     )
-    if searched is not None:
-      group_store.write_group_set(work.path / 'beam', searched)
-      work.results.update(_against_references(searched, seed, prefix='beam_'))
+    if beams:
+      work.results.update(_against_references(answers.searched, seed, prefix='beam_'))
 
   inputs = {
     'corpus': corpus,
@@ -146,24 +151,103 @@ def evaluate(
     inputs=inputs,
     build=build,
     cut={'sampler': sampler},
+    teamwork='apart',
   )
 
 
-def _write(
-  work: artifact.Work,
-  samples: Sequence[group_store.Group],
-  proxy: Sequence[np.ndarray],
-  gold: Sequence[np.ndarray],
-  greedy: Sequence[group_store.Group],
+class _Answers(NamedTuple):
+  """What a policy answers to some sources, and what is said of it; a row for each."""
+
+  samples: list[group_store.Group]
+  greedy: list[group_store.Group]
+  searched: list[group_store.Group]  # empty without beam search
+  rewards: list[np.ndarray]  # [samples] float32, normalised
+  kl: list[np.ndarray]  # [samples] float32, nats
+
+
+def _num_parts(num_sources: int) -> int:
+  """Into how many parts the sources are cut; one host does all of them at once."""
+  if hosts.count() == 1:
+    return 1
+  return max(1, min(num_sources // SOURCES_OF_A_PART, PARTS_OF_A_HOST * hosts.count()))
+
+
+def _answer(
+  held_out: held_out_lib.HeldOut,
+  model: policies.Model,
+  base: policies.Model,
+  beams: int,
+  advance: Callable[..., None],
+) -> _Answers:
+  """Lets the policy answer, and compares it with BC, the base."""
+  samples = held_out.sample(model.params, model.config)
+  advance(1, note='sampled')
+  greedy = held_out.greedy(model.params, model.config)
+  advance(1, note='decoded greedily')
+  searched: list[group_store.Group] = []
+  if beams:
+    searched = held_out.beam_search(model.params, model.config, beams)
+    advance(1, note=f'searched with {beams} beams')
+  rewards = held_out.rewards(samples)
+  advance(1, note='scored')
+  kl = divergence.sequence_kl(
+    (model.config, model.params),
+    (base.config, base.params),
+    samples,
+    mesh=held_out.mesh,
+    source_length=held_out.source_length,
+    target_length=held_out.target_length,
+  )
+  advance(1, note='compared with BC')
+  return _Answers(samples, greedy, searched, rewards, kl)
+
+
+def _kl_path(folder: epath.Path, index: int, parts: Sequence[Any]) -> epath.Path:
+  """The last file of a part to be written."""
+  return shards.shard_path(folder / 'kl', index, len(parts), reward_store.KIND)
+
+
+def _write_part(
+  folder: epath.Path, index: int, parts: Sequence[Any], answers: _Answers
 ) -> None:
-  """Writes what a person, or the report, looks at."""
-  ids = [group.source_id for group in samples]
-  group_store.write_group_set(work.path, samples)
-  reward_store.write_rewards(shards.shard_path(work.path, 0, 1, 'rewards'), ids, proxy)
-  reward_store.write_rewards(
-    shards.shard_path(work.path / 'gold', 0, 1, 'rewards'), ids, gold
+  ids = [group.source_id for group in answers.samples]
+  for name in ('samples', 'greedy', 'searched'):
+    path = shards.shard_path(folder / name, index, len(parts))
+    if groups := getattr(answers, name):
+      group_store.write_groups(path, groups)
+  path = shards.shard_path(folder / 'rewards', index, len(parts), reward_store.KIND)
+  reward_store.write_rewards(path, ids, answers.rewards)
+  reward_store.write_rewards(_kl_path(folder, index, parts), ids, answers.kl)
+
+
+def _read_parts(folder: epath.Path, beams: int) -> _Answers:
+  """Reads what `_write_part` wrote of all parts."""
+
+  def groups(name: str) -> list[group_store.Group]:
+    return list(group_store.iterate_groups(folder / name))
+
+  def values(name: str) -> list[np.ndarray]:
+    paths = shards.list_shards(folder / name, reward_store.KIND)
+    return [x for path in paths for x in reward_store.read_rewards(path).rewards]
+
+  return _Answers(
+    samples=groups('samples'),
+    greedy=groups('greedy'),
+    searched=groups('searched') if beams else [],
+    rewards=values('rewards'),
+    kl=values('kl'),
   )
-  group_store.write_group_set(work.path / 'greedy', greedy)
+
+
+def _write(work: artifact.Work, answers: _Answers, gold: Sequence[np.ndarray]) -> None:
+  """Writes what a person, or the report, looks at."""
+  ids = [group.source_id for group in answers.samples]
+  group_store.write_group_set(work.path, answers.samples)
+  for folder, values in ((work.path, answers.rewards), (work.path / 'gold', gold)):
+    reward_store.write_rewards(shards.shard_path(folder, 0, 1, 'rewards'), ids, values)
+  group_store.write_group_set(work.path / 'greedy', answers.greedy)
+  if answers.searched:
+    group_store.write_group_set(work.path / 'beam', answers.searched)
 
 
 def _sampled(

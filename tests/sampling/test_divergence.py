@@ -63,6 +63,8 @@ def _kl(policy, base, samples, batch_size=3):
     (CONFIG, _params(base)),
     samples,
     mesh=mesh_lib.make_mesh(devices=jax.devices()[:1]),
+    source_length=7,
+    target_length=5,
     batch_size=batch_size,
   )
 

@@ -14,7 +14,8 @@ from rest_jax.models import t5
 from rest_jax.rewards import normalisers, text
 from rest_jax.sampling import divergence
 from rest_jax.sampling import sampler as sampler_lib
-from rest_jax.stages import evaluate, grow, policies, score
+from rest_jax.stages import evaluate, grow, held_out, policies, score
+from rest_jax.training import hosts
 from tests.stages import untrained
 
 LENGTHS = {'inputs': 32, 'targets': 16}
@@ -184,7 +185,12 @@ def test_the_divergence_is_from_the_policy_to_bc(house, other):
       [
         values.mean()
         for values in divergence.sequence_kl(
-          (p.config, p.params), (q.config, q.params), groups, mesh=run.mesh
+          (p.config, p.params),
+          (q.config, q.params),
+          groups,
+          mesh=run.mesh,
+          source_length=LENGTHS['inputs'],
+          target_length=LENGTHS['targets'],
         )
       ]
     )
@@ -234,3 +240,42 @@ def test_beam_search_is_reported_beside_greedy(house, tmp_path):
 def test_a_negative_number_of_beams_is_refused(house, tmp_path):
   with pytest.raises(ValueError, match='beams=-1 must be at least 0'):
     _evaluate(house, tmp_path, beams=-1)
+
+
+def test_parts_of_the_sources_make_the_same_and_a_kill_loses_one(
+  house, tmp_path, monkeypatch
+):
+  whole = _evaluate(house, tmp_path / 'whole', beams=2)
+  monkeypatch.setattr(evaluate, '_num_parts', lambda num_sources: 3)
+  plain, seen = held_out.HeldOut.rewards, []
+
+  def rewards(self, samples):
+    seen.append(len(samples))
+    if len(seen) == 2:
+      raise KeyboardInterrupt
+    return plain(self, samples)
+
+  monkeypatch.setattr(held_out.HeldOut, 'rewards', rewards)
+  with pytest.raises(KeyboardInterrupt):
+    _evaluate(house, tmp_path / 'parts', beams=2)
+  parts = _evaluate(house, tmp_path / 'parts', beams=2)
+  assert seen == [1, 2, 2, 2]  # of five sources: the second part twice
+  assert parts.fingerprint == whole.fingerprint
+  assert parts.results.keys() == whole.results.keys()
+  for name, value in whole.results.items():
+    near = value if isinstance(value, str) else pytest.approx(value, rel=1e-4)
+    assert parts.results[name] == near, name
+  files = [set(found.record['files']) for found in (parts, whole)]
+  assert files[0] == files[1]
+  for folder in ('.', 'greedy', 'beam'):
+    left, right = (
+      [(g.source_id, g.texts) for g in group_store.iterate_groups(found.path / folder)]
+      for found in (parts, whole)
+    )
+    assert left == right
+
+
+def test_hosts_share_out_the_sources(monkeypatch):
+  assert evaluate._num_parts(1000) == 1  # one host
+  monkeypatch.setattr(hosts, 'count', lambda: 4)
+  assert [evaluate._num_parts(n) for n in (1, 24, 100, 1000)] == [1, 3, 12, 16]

@@ -228,6 +228,8 @@ def test_equal_rewards_move_ppo_little_and_are_no_gain(house, tmp_path):
     (start.config, start.params),
     groups,
     mesh=run.mesh,
+    source_length=LENGTHS['inputs'],
+    target_length=LENGTHS['targets'],
   )
   # A next token's probability moves by no more than sqrt(KL / 2) (Pinsker).
   assert 0 < np.max(moved) < 0.01
