@@ -35,7 +35,8 @@ class Turn:
   # [batch]. None where there is nothing to take out.
   leaving: list[tickets.Ticket | None]
   keep: np.ndarray | None  # [kept] int32, lanes that stay, counted within a shard
-  enough: int  # free lanes at which the next turn begins; 0 if none is at work
+  free: np.ndarray  # [batch or kept] bool, lanes that are not at work after it
+  enough: int  # free lanes at which the next turn begins; 0 if it does at once
   source_length: int  # that the lanes need from now on
   length: int
 
@@ -114,13 +115,19 @@ class Flow:
       if ticket is not None:
         self._source_length = max(self._source_length, self._bucket(ticket))
         self._length = max(self._length, ticket.length)
+    free = free.copy()
+    for lane, ticket in zip(lanes, begins, strict=True):
+      if ticket is not None:
+        free[lane] = False
     # While tickets wait, lanes that are idle are reason enough for a turn.
     more = self._shards * self._per_shard()
+    enough = more if self._queue else self._enough_to_drain()
     return Turn(
       incoming=self._incoming(places, begins),
       leaving=leaving,
       keep=None,
-      enough=more if self._queue else self._enough_to_drain(),
+      free=free,
+      enough=0 if free.sum() >= enough else enough,
       source_length=self._source_length,
       length=self._length,
     )
@@ -135,7 +142,8 @@ class Flow:
       for lane in np.flatnonzero(free):
         leaving[lane], self._owners[lane] = self._owners[lane], None
     if keep is not None:
-      self._owners = self._owners[self._lanes_of(keep)]
+      kept = self._lanes_of(keep)
+      self._owners, free = self._owners[kept], free[kept]
       # As much longer as they are fewer: the last candidates need not come back.
       longer = min(NARROWING * self._length, self._limit)
       self._length = buckets.bucket(longer, self._lengths)
@@ -147,7 +155,8 @@ class Flow:
       incoming=None,
       leaving=leaving,
       keep=keep,
-      enough=enough,
+      free=free,
+      enough=0 if free.sum() >= enough else enough,
       source_length=self._source_length,
       length=self._length,
     )

@@ -174,11 +174,13 @@ class Sampler:
           decoding=self._decoding,
           mesh=self._mesh,
         )
-      # The devices go on while the host works on what has left.
-      for row, drawn in flow.finish(turn.leaving, mesh_lib.fetch(ended)):
-        self.counts.candidates += len(drawn)
-        self.counts.tokens += sum(len(candidate.tokens) for candidate in drawn)
-        yield row, with_candidates(groups[row], drawn, self._vocabulary)
+      if any(ticket is not None for ticket in turn.leaving):
+        # The devices go on while the host works on what has left.
+        for row, drawn in flow.finish(turn.leaving, mesh_lib.fetch(ended)):
+          self.counts.candidates += len(drawn)
+          self.counts.tokens += sum(len(candidate.tokens) for candidate in drawn)
+          yield row, with_candidates(groups[row], drawn, self._vocabulary)
+      free = turn.free
       if turn.enough:
         free = mesh_lib.fetch(freed)
         self.counts.steps += int(steps)

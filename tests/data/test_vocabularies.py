@@ -47,7 +47,10 @@ def test_decoding_stops_at_eos_and_skips_pads(trained):
     assert vocabulary.decode(padded) == 'the boy'
     assert vocabulary.decode(tokens[:-1].tolist()) == 'the boy'
     assert vocabulary.decode_batch([]) == [] == vocabulary.encode_batch([])
-    assert vocabulary.decode_batch([[], [1], tokens]) == ['', '', 'the boy']
+    few = [[], [1], tokens]
+    assert vocabulary.decode_batch(few) == ['', '', 'the boy']
+    # A long list is decoded by a thread, a short one without.
+    assert vocabulary.decode_batch(20 * few) == 20 * ['', '', 'the boy']
     batch = vocabulary.encode_batch(['the boy', ''])
     assert [row.tolist() for row in batch] == [tokens.tolist(), [1]]
     for bad in (vocabulary.size, -1):

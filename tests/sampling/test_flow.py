@@ -99,6 +99,9 @@ def _drive(lengths, *, batch, slots, share, shards, num_samples, seed=0):
       free, held = free[kept], {name: x[kept] for name, x in held.items()}
       widths.append(len(free))
     drains += turn.incoming is None
+    np.testing.assert_array_equal(turn.free, free)
+    # Devices are not asked for what is so already.
+    assert turn.enough == 0 or free.sum() < turn.enough
     while free.sum() < turn.enough:  # one lane ends after the other
       busy = np.flatnonzero(~free)
       assert busy.size, 'it waits for lanes that nobody has'
