@@ -89,17 +89,18 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
   )
   groups = _read(args.groups) if args.groups else _random_groups(args, policy)
   groups = groups[: args.num_sources]
-  policy = policy.with_dtype(args.precision)
-  score = ours.log_prob_scorer(
-    policy,
-    source_length=max(len(group.source_tokens) for group in groups),
-    target_length=max(len(tokens) for group in groups for tokens in group.tokens),
-    **args.settings,
-  )
   lengths = [np.array([len(tokens) for tokens in group.tokens]) for group in groups]
 
-  def our_scores(groups: Sequence[group_store.Group]) -> Scores:
-    return [mean * n for mean, n in zip(score(groups), lengths, strict=True)]
+  def our_scores(precision: str) -> Callable[..., Scores]:
+    score = ours.log_prob_scorer(
+      policy.with_precision(precision),
+      source_length=max(len(group.source_tokens) for group in groups),
+      target_length=max(len(tokens) for group in groups for tokens in group.tokens),
+      **args.settings,
+    )
+    return lambda groups: [
+      mean * n for mean, n in zip(score(groups), lengths, strict=True)
+    ]
 
   try:
     scorers = [make(name, policy, device=args.device) for name in args.rivals]
@@ -107,9 +108,13 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     raise SystemExit(str(error)) from error
   for scorer in scorers:
     scorer.tune(groups)
-  calls: dict[str, Callable[..., Scores]] = {'ours': our_scores}
+  calls: dict[str, Callable[..., Scores]] = {
+    name: our_scores(precision)
+    for name, precision in zip(comparison.our_names(args), args.precision, strict=True)
+  }
+  first = [call(groups) for call in calls.values()]  # compiles
+  base, expected = next(iter(calls)), first[0]
   calls |= {scorer.name: scorer for scorer in scorers}
-  expected = our_scores(groups)  # compiles
   turns = measuring.interleave(
     {name: functools.partial(_call, call, groups) for name, call in calls.items()},
     repeats=args.repeats,
@@ -119,21 +124,21 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
   rows: list[dict[str, Any]] = []
   for name in calls:
     seconds = measuring.median_seconds(turns[name])
-    found = np.concatenate(turns[name][-1].result)
+    flat = np.concatenate(turns[name][-1].result)
     rows.append(
       {
         'scorer': name,
         'seconds': seconds,
         'candidates_per_s': num_candidates / seconds,
         'tokens_per_s': num_tokens / seconds,
-        **measuring.ratios(turns['ours'], turns[name]),
-        'nats_per_token': float(found.sum()) / num_tokens,
-        'largest_difference': float(np.abs(found - np.concatenate(expected)).max()),
+        **measuring.ratios(turns[base], turns[name]),
+        'nats_per_token': float(flat.sum()) / num_tokens,
+        'largest_difference': float(np.abs(flat - np.concatenate(expected)).max()),
       }
     )
-  for scorer, row in zip(scorers, rows[1:], strict=True):
+  for scorer, row in zip(scorers, rows[len(args.precision) :], strict=True):
     row['pairs_a_batch'] = scorer.batch
-    if args.precision == 'float32' and scorer.name in EXACT:
+    if args.precision[0] == 'float32' and scorer.name in EXACT:
       _check(scorer.name, expected, turns[scorer.name][-1].result)
   measuring.report(
     f'{len(groups)} sources, {num_candidates} candidates, {num_tokens} tokens',
@@ -163,7 +168,13 @@ def _parser() -> argparse.ArgumentParser:
     type=comparison.names,
     help="comma-separated; '' runs ours alone (default: %(default)s)",
   )
-  parser.add_argument('--precision', default='float32', help='that ours computes in')
+  parser.add_argument(
+    '--precision',
+    default='float32',
+    type=comparison.names,
+    help='that ours computes in, comma-separated: float32, bfloat16, bfloat16_weights '
+    '(default: %(default)s); the first is the base of all ratios',
+  )
   parser.add_argument('--repeats', default=3, type=int)
   parser.add_argument(
     '--settings',

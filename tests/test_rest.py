@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rest_jax import main, rest
-from rest_jax.data import group_store, reward_store
+from rest_jax.data import group_store, reward_store, shards
 from rest_jax.stages import policies
 from tests import minimal_run
 
@@ -184,6 +184,35 @@ def test_a_sweep_shares_what_has_not_changed(finished, tmp_path, capsys):
     0.6,
     0.75,
   ]
+
+
+def test_a_reward_model_of_fewer_bits_scores_nearly_alike(finished, tmp_path):
+  overlay = tmp_path / 'fewer.gin'
+  overlay.write_text(
+    'from __gin__ import dynamic_registration\n'
+    'from rest_jax.models import quantisation\n'
+    'from rest_jax.stages import score\n'
+    'score.score.quantisation = @quantisation.Bfloat16()\n'
+  )
+  run = tmp_path / 'run'
+  minimal_run.start(run, 'score', [_reuse(finished)], files=[overlay])
+  assert not (run / 'ratings').exists()  # their scorer does not read it
+  kept = minimal_run.record(finished, 'score_1')['params']
+  assert minimal_run.record(run, 'score_1')['params'] == kept | {
+    'quantisation': {'type': 'rest_jax.models.quantisation.Bfloat16'}
+  }
+  fewer, plain = (
+    np.concatenate(
+      [
+        rewards
+        for path in shards.list_shards(folder / 'score_1', reward_store.KIND)
+        for rewards in reward_store.read_rewards(path).rewards
+      ]
+    )
+    for folder in (run, finished)
+  )
+  assert not np.array_equal(fewer, plain)
+  assert np.sqrt(np.mean((fewer - plain) ** 2)) < 0.05 * np.std(plain)
 
 
 def test_run_modes_one_after_the_other_do_the_same(finished, tmp_path):

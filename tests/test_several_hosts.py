@@ -109,7 +109,7 @@ def test_the_evaluations_are_equal(one, several, name):
       [g.texts for g in group_store.iterate_groups(d / name / folder)]
       for d in (one, several)
     ]
-    assert texts[0] == texts[1] and len(texts[0]) > 8  # more than one part
+    assert texts[0] == texts[1] and len(texts[0]) >= 8  # several parts
 
 
 @pytest.mark.parametrize('name', ['bc', 'reward_model', 'improve_1_1'])

@@ -9,7 +9,7 @@ about 0:
 so a dequantised weight q * scale lies within half a scale of the original. Every
 projection is quantised: of attention, of the feed-forward blocks, and the untied
 logits kernel. Embeddings (hence tied logits), norms, relative position biases and
-heads with parameters of another name stay float32: they are small, or read by row.
+the heads of reward and value models stay float32: they are small, or read by row.
 
 **Bfloat16.** Kernels and embeddings are rounded to bfloat16. What meets them in a
 product is rounded too, and the product's sums are those of the config's dtype; all
@@ -18,7 +18,7 @@ multiplies bfloat16 (AVX512_BF16, AMX) does so at twice its rate of float32.
 
 Quantised parameters take the place of the originals in the tree that `T5.apply`
 gets; the model finds out from the tree, so whoever holds parameters and config,
-such as the sampler, needs no other argument. They are for inference only.
+such as the sampler or the scorer, needs no other argument. They are for inference only.
 
 Qwix is optional, the extra `quantised`, and imported when it is needed: for Int8.
 """
@@ -34,6 +34,7 @@ from flax import traverse_util
 
 KERNEL = 'kernel'  # the name of every projection's parameter, see `layers`
 EMBEDDING = 'embedding'  # the name of the embedding table
+HEAD = 'head'  # the module of a reward or value model's scalars, see `heads`
 # Qwix maps the largest magnitude to 127.5, midway between two integers: of the inputs
 # of one product, the last bit decided whether -127 or -128 was meant, so that two
 # programs of one policy disagreed by 0.04 nats. With this factor it is 127.
@@ -95,7 +96,7 @@ def quantise(params: Mapping[str, Any], settings: Int8 | Bfloat16) -> dict[str, 
       kernel to quantise.
   """
   replaced = traverse_util.flatten_dict(params)
-  kernels = [path for path in replaced if path[-1] == KERNEL]
+  kernels = [path for path in replaced if path[-1] == KERNEL and path[0] != HEAD]
   if not kernels:
     raise ValueError(
       f'no parameter is named {KERNEL!r}, so there is nothing to quantise; give the '

@@ -90,6 +90,7 @@ def by_stage(run: artifact.Run) -> dict[str, Memory]:
       found[name] = _sampling(run, alone, entry, entries, config)
     elif stage in ('score', 'probe') and 'reward_model' in entry.inputs:
       scorer = shapes.params(reward.RewardT5, config, alone, run.rules)
+      scorer = shapes.quantised(scorer, entry.params.get('quantisation'))
       found[name] = Memory(shapes.device_bytes(scorer))
   return found
 

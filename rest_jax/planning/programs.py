@@ -163,6 +163,11 @@ def _host_devices(topology: str) -> list[Any]:
   return tpu.devices(topology)
 
 
+def precision(quantisation: Any) -> tuple[str, ...]:
+  """What names say of kernels in fewer bits: nothing, ('int8',) or ('bfloat16',)."""
+  return () if quantisation is None else (type(quantisation).__name__.lower(),)
+
+
 def sized(*sizes: int) -> str:
   """'[8, 128]', for names."""
   return f'[{", ".join(map(str, sizes))}]'

@@ -59,13 +59,14 @@ def _sampler(
   quantisation = context.said.get('quantisation')
   identity = (config, mesh, settings, source_length, length, quantisation)
   names = tuple(_kinds(sampling.decoding))
-  marks = ''.join(f' {name}' for name in (*_precision(quantisation), *names))
+  precision = programs_lib.precision(quantisation)
+  marks = ''.join(f' {name}' for name in (*precision, *names))
   rows = shards * max(1, settings.batch_size // shards // flow.LANES_PER_TURN)
   scalar = shapes.placed(jax.ShapeDtypeStruct((), jnp.int32), mesh_lib.replicated(mesh))
   program = functools.partial(programs_lib.Program, mesh=mesh, held_bytes=held_bytes)
   encode = program(
     f'sampler encode {programs_lib.sized(rows, source_length)}'
-    + ''.join(f' {name}' for name in _precision(quantisation)),
+    + ''.join(f' {name}' for name in precision),
     trace=functools.partial(
       decoder_lib.exchange.trace,
       params,
@@ -160,11 +161,6 @@ def _kinds(decoding: draws.Decoding) -> Iterator[str]:
       yield 'top-p'
   if decoding.min_tokens:
     yield 'min-tokens'
-
-
-def _precision(quantisation: Any) -> Iterator[str]:
-  if quantisation is not None:
-    yield type(quantisation).__name__.lower()
 
 
 def search(context: programs_lib.Context, held_bytes: int) -> programs_lib.Made:

@@ -34,8 +34,9 @@ def score(
   source_length, target_length = buckets.feature_lengths(
     memory.reward_lengths(context.entry, context.entries)
   )
+  quantisation = context.said.get('quantisation')
   scorer = learned.LearnedReward(
-    context.params(reward.RewardT5),
+    shapes.quantised(context.params(reward.RewardT5), quantisation),
     config,
     learned.RatingScale(0.0, 1.0),
     mesh=mesh,
@@ -45,12 +46,13 @@ def score(
   )
   for name, trace, shape, tokens, rows in scorer.largest_programs():
     program = programs_lib.Program(
-      f'scorer {name} {programs_lib.sized(*shape)}',
+      f'scorer {name} {programs_lib.sized(*shape)}'
+      + ''.join(f' {mark}' for mark in programs_lib.precision(quantisation)),
       mesh,
       trace,
       tokens=tokens,
       held_bytes=held_bytes,
-      identity=('score', name, config, mesh, shape),
+      identity=('score', name, config, mesh, shape, quantisation),
     )
     if name == 'encode':
       yield program, num_sources and num_sources / rows

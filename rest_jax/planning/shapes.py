@@ -36,7 +36,7 @@ def params(
 def quantised(
   given: Any, settings: quantisation.Int8 | quantisation.Bfloat16 | None
 ) -> Any:
-  """The parameters as Grow samples from them; scales lie along their kernels.
+  """The parameters as Grow and score use them; scales lie along their kernels.
 
   Raises:
     ValueError: 8-bit kernels are asked for, and Qwix is not installed.

@@ -30,7 +30,7 @@ VERSION = 2
 # Of several hosts each takes about so many parts of the sources, one after the other,
 # so that a slow one holds up the others for one part at most; none smaller than this.
 PARTS_OF_A_HOST = 4
-SOURCES_OF_A_PART = 8
+SOURCES_OF_A_PART = 4
 _DISTINCT = (1, 2, 3)  # the n of distinct-n
 
 

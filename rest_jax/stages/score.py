@@ -9,6 +9,7 @@ import numpy as np
 from rest_jax import paths
 from rest_jax.data import buckets, columns, group_store, reward_store
 from rest_jax.data import shards as shards_lib
+from rest_jax.models import quantisation as quantisation_lib
 from rest_jax.models import reward
 from rest_jax.rewards import agreement, learned, normalisers, text
 from rest_jax.rewards import inputs as inputs_lib
@@ -38,6 +39,7 @@ def score(
   num_gold_sources: int = 500,
   task_feature_lengths: Mapping[str, int],
   batch_size: int = BATCH_SIZE,
+  quantisation: quantisation_lib.Int8 | quantisation_lib.Bfloat16 | None = None,
 ) -> artifact.Artifact:
   """Scores a group set with a learned reward model or any other scorer.
 
@@ -59,19 +61,27 @@ def score(
     batch_size: prefix trees of 128 nodes that are scored together, more where they
       are smaller (`learned.LearnedReward`, which this sizes; another scorer does
       not read it); changes no score beyond rounding.
+    quantisation: score by the reward model with kernels of 8 bits, or in bfloat16:
+      another, near one (benchmarks/README.md). None leaves it as it is; another scorer
+      does not read it.
 
   Returns:
     A reward set, with the histogram and the mean of the rewards in its results.
+
+  Raises:
+    ValueError: neither a reward model nor a scorer is given.
   """
   if scorer is None and reward_model is None:
     raise ValueError(f'{name}: give a reward_model or a scorer')
   if scorer is not None:
-    reward_model = None
+    reward_model = quantisation = None
   params = {
     'scorer': scorer,
     'normaliser': normaliser if normaliser_from is None else None,
     'num_gold_sources': num_gold_sources,
   }
+  if quantisation is not None:  # absent otherwise: fingerprints stay what they were
+    params['quantisation'] = quantisation
 
   def build(work: artifact.Work) -> None:
     score_groups = scorer or load_reward_model(
@@ -79,6 +89,7 @@ def score(
       run,
       task_feature_lengths=task_feature_lengths,
       batch_size=batch_size,
+      quantisation=quantisation,
     )
     shards = shards_lib.list_shards(samples.path)
     _score_shards(work, score_groups, shards)
@@ -133,15 +144,19 @@ def load_reward_model(
   *,
   task_feature_lengths: Mapping[str, int],
   batch_size: int = BATCH_SIZE,
+  quantisation: quantisation_lib.Int8 | quantisation_lib.Bfloat16 | None = None,
 ) -> learned.LearnedReward:
-  """Reads a trained reward model as a scorer."""
+  """Reads a trained reward model as a scorer; `quantisation` as in `score`."""
   assert reward_model is not None, 'a scorer takes its place'
   source_length, target_length = buckets.feature_lengths(task_feature_lengths)
   model = policies.load_model(reward_model.path, reward.RewardT5, run)
+  params = model.params
+  if quantisation is not None:
+    params = quantisation_lib.quantise(params, quantisation)
   scale = learned.RatingScale(**paths.read_json(reward_model.path / SCALE_FILE))
   reward_input = load_reward_input(reward_model)
   return learned.LearnedReward(
-    model.params,
+    params,
     model.config,
     scale,
     mesh=run.mesh,

@@ -12,7 +12,7 @@ from flax import linen as nn
 from flax import traverse_util
 
 from rest_jax.data import batches, group_store
-from rest_jax.models import layers, quantisation, stacking, t5
+from rest_jax.models import layers, quantisation, reward, stacking, t5
 from rest_jax.sampling import draws
 from rest_jax.sampling import sampler as sampler_lib
 from rest_jax.training import mesh as mesh_lib
@@ -33,7 +33,8 @@ BFLOAT16 = quantisation.Bfloat16()
 @pytest.fixture(autouse=True)
 def library(request):
   name = request.node.name
-  if not name.startswith('test_without_the_library') and 'bfloat16_kernels' not in name:
+  without = name.startswith(('test_without_the_library', 'test_the_head'))
+  if not without and 'bfloat16_kernels' not in name:
     pytest.importorskip('qwix', reason="needs the extra 'quantised'")
 
 
@@ -94,6 +95,32 @@ def test_all_projections_are_quantised_and_nothing_else():
   assert 'decoder/logits_dense/kernel' not in {
     name for name, leaf in quantised.items() if isinstance(leaf, jax.Array)
   }
+
+
+def test_the_head_of_a_reward_model_stays_as_it_is():
+  tokens = jnp.ones((1, 1), jnp.int32)
+  init = jax.jit(reward.RewardT5(CONFIG).init)
+  params = nn.meta.unbox(init(jax.random.key(0), tokens, tokens[:, None])['params'])
+  kept = params['head']
+  fewer = quantisation.quantise(params, BFLOAT16)
+  assert fewer['head']['kernel'] is kept['kernel']
+  assert fewer['decoder']['logits_dense']['kernel'].dtype == jnp.bfloat16
+  rng = np.random.default_rng(0)
+  sources = rng.integers(3, CONFIG.vocab_size, (4, 6)).astype(np.int32)
+  targets = rng.integers(3, CONFIG.vocab_size, (4, 2, 5)).astype(np.int32)
+  predict = functools.partial(
+    reward.predict,
+    batch={
+      'encoder_input_tokens': sources,
+      'decoder_input_tokens': np.pad(targets, ((0, 0), (0, 0), (1, 0)))[..., :-1],
+      'decoder_target_tokens': targets,
+      'decoder_loss_weights': np.ones(targets.shape, np.float32),
+    },
+    config=CONFIG,
+  )
+  found, expected = predict(fewer), predict(params)
+  assert not np.array_equal(found, expected)
+  np.testing.assert_allclose(found, expected, atol=0.02)
 
 
 def test_bytes_are_those_of_the_arrays():

@@ -151,6 +151,22 @@ def test_grow_from_fewer_bits_is_compiled_as_such(tmp_path):
   assert memory.by_stage(run)['grow_2'].parameters < before
 
 
+def test_a_score_by_fewer_bits_is_compiled_as_such(tmp_path):
+  run = planned(tmp_path / 'x', files=(), dry_run=True)
+  before = memory.by_stage(run)['score_2'].parameters
+  scored = next(e for e in run.history if e.artifact.name == 'score_2')
+  scored.params['quantisation'] = quantisation.Bfloat16()
+  found = run_programs.of_run(run)
+  name = 'scorer trees [32, 128, 24] bfloat16'
+  trees = next(p for p in found.programs.values() if p.name == name)
+  kinds = {leaf.dtype for leaf in jax.tree.leaves(trees.trace().args_info)}
+  assert jnp.dtype('bfloat16') in kinds
+  assert {use.artifact for use in found.uses if use.program == trees.identity} == {
+    'score_2'
+  }
+  assert memory.by_stage(run)['score_2'].parameters < 0.6 * before
+
+
 def test_a_reward_model_that_reads_references_has_longer_sources(tmp_path):
   reference = 'gin_configs/reference_reward.gin'
   run = planned(tmp_path / 'x', files=(reference,), dry_run=True)

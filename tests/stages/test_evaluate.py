@@ -278,4 +278,4 @@ def test_parts_of_the_sources_make_the_same_and_a_kill_loses_one(
 def test_hosts_share_out_the_sources(monkeypatch):
   assert evaluate._num_parts(1000) == 1  # one host
   monkeypatch.setattr(hosts, 'count', lambda: 4)
-  assert [evaluate._num_parts(n) for n in (1, 24, 100, 1000)] == [1, 3, 12, 16]
+  assert [evaluate._num_parts(n) for n in (1, 9, 24, 1000)] == [1, 2, 6, 16]
