@@ -141,7 +141,7 @@ def stepped_kl(
   *,
   batch_size: int = 32,
 ) -> list[np.ndarray]:
-  """As `divergence.sequence_kl`, the variant's logits decoded on one device."""
+  """As `divergence.sequence_kl`, on one device, the variant decoded step by step."""
   divergences: list[np.ndarray] = []
   for start in range(0, len(samples), batch_size):
     groups = samples[start : start + batch_size]

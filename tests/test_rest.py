@@ -212,6 +212,7 @@ def test_a_reward_model_of_fewer_bits_scores_nearly_alike(finished, tmp_path):
     for folder in (run, finished)
   )
   assert not np.array_equal(fewer, plain)
+  # On Multi30k it is 0.003 of the deviation (benchmarks/README.md).
   assert np.sqrt(np.mean((fewer - plain) ** 2)) < 0.05 * np.std(plain)
 
 

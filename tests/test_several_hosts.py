@@ -102,7 +102,7 @@ def test_the_evaluations_are_equal(one, several, name):
   assert left['files'].keys() == right['files'].keys()
   assert left['results'].keys() == right['results'].keys()
   for key, value in left['results'].items():
-    near = value if isinstance(value, str) else pytest.approx(value, abs=1e-4)
+    near = value if isinstance(value, str) else pytest.approx(value, abs=TOLERANCE)
     assert right['results'][key] == near, key
   for folder in ('.', 'greedy'):
     texts = [

@@ -120,6 +120,7 @@ def test_the_head_of_a_reward_model_stays_as_it_is():
   )
   found, expected = predict(fewer), predict(params)
   assert not np.array_equal(found, expected)
+  # Eight bits of each weight and input, averaged over a candidate's five tokens.
   np.testing.assert_allclose(found, expected, atol=0.02)
 
 
