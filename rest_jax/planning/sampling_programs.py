@@ -61,7 +61,7 @@ def _sampler(
   names = tuple(_kinds(sampling.decoding))
   precision = programs_lib.precision(quantisation)
   marks = ''.join(f' {name}' for name in (*precision, *names))
-  rows = shards * max(1, settings.batch_size // shards // flow.LANES_PER_TURN)
+  rows = shards * flow.lanes_of_turn(settings.batch_size // shards, share)
   scalar = shapes.placed(jax.ShapeDtypeStruct((), jnp.int32), mesh_lib.replicated(mesh))
   program = functools.partial(programs_lib.Program, mesh=mesh, held_bytes=held_bytes)
   encode = program(

@@ -430,9 +430,9 @@ class BeamSearch:
       mesh=self._mesh,
     )
     found = mesh_lib.fetch(found)
-    results = []
-    for row, group in enumerate(groups):
+    best = []
+    for row in range(len(groups)):
       size = found.num_tokens[row, 0]
-      best = tickets.Drawn(found.tokens[row, 0, :size], found.log_probs[row, 0, :size])
-      results.append(sampler.with_candidates(group, [best], self._vocabulary))
-    return results
+      tokens, log_probs = found.tokens[row, 0, :size], found.log_probs[row, 0, :size]
+      best.append([tickets.Drawn(tokens, log_probs)])
+    return list(sampler.with_candidates(groups, best, self._vocabulary))

@@ -1,6 +1,7 @@
 """The sampler around the decoder loop: groups in, groups with candidates out."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -176,10 +177,16 @@ class Sampler:
         )
       if any(ticket is not None for ticket in turn.leaving):
         # The devices go on while the host works on what has left.
-        for row, drawn in flow.finish(turn.leaving, mesh_lib.fetch(ended)):
+        complete = dict(flow.finish(turn.leaving, mesh_lib.fetch(ended)))
+        for drawn in complete.values():
           self.counts.candidates += len(drawn)
           self.counts.tokens += sum(len(candidate.tokens) for candidate in drawn)
-          yield row, with_candidates(groups[row], drawn, self._vocabulary)
+        sampled = [groups[row] for row in complete]
+        yield from zip(
+          complete,
+          with_candidates(sampled, list(complete.values()), self._vocabulary),
+          strict=True,
+        )
       free = turn.free
       if turn.enough:
         free = mesh_lib.fetch(freed)
@@ -245,17 +252,29 @@ class Sampler:
 
 
 def with_candidates(
-  group: group_store.Group,
-  drawn: Sequence[tickets.Drawn],
+  groups: Sequence[group_store.Group],
+  drawn: Sequence[Sequence[tickets.Drawn]],
   vocabulary: vocabularies.Vocabulary,
-) -> group_store.Group:
-  """The group with a policy's candidates in place of its own."""
-  tokens = tuple(candidate.tokens for candidate in drawn)
-  return dataclasses.replace(
-    group,
-    texts=tuple(vocabulary.decode_batch(tokens)),
-    tokens=tokens,
-    token_log_probs=tuple(candidate.log_probs for candidate in drawn),
-    finished=np.array([t.size and t[-1] == decoder.EOS_ID for t in tokens], bool),
-    origins=('model',) * len(tokens),
+) -> Iterator[group_store.Group]:
+  """The groups with a policy's candidates in place of their own.
+
+  Args:
+    groups: any number.
+    drawn: each group's candidates.
+    vocabulary: to detokenise, all of them together.
+  """
+  texts = iter(
+    vocabulary.decode_batch(
+      [candidate.tokens for candidates in drawn for candidate in candidates]
+    )
   )
+  for group, candidates in zip(groups, drawn, strict=True):
+    tokens = tuple(candidate.tokens for candidate in candidates)
+    yield dataclasses.replace(
+      group,
+      texts=tuple(itertools.islice(texts, len(tokens))),
+      tokens=tokens,
+      token_log_probs=tuple(candidate.log_probs for candidate in candidates),
+      finished=np.array([t.size and t[-1] == decoder.EOS_ID for t in tokens], bool),
+      origins=('model',) * len(tokens),
+    )

@@ -187,3 +187,10 @@ def test_each_lane_gets_one_of_the_fine_tickets_and_no_more():
 def iter_pop(queue):
   while queue:
     yield queue.pop()
+
+
+@pytest.mark.parametrize(
+  ('lanes', 'share', 'taken'), [(128, 25, 8), (128, 8, 16), (128, 1, 16), (4, 1, 1)]
+)
+def test_short_work_takes_more_lanes_a_turn(lanes, share, taken):
+  assert flow.lanes_of_turn(lanes, share) == taken
