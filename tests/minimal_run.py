@@ -8,7 +8,7 @@ With --block nothing can import TensorFlow or SeqIO.
 """
 
 import contextlib
-import functools
+import fcntl
 import importlib.abc
 import importlib.util
 import io
@@ -90,14 +90,15 @@ def start_program(model_dir, *arguments):
 
 
 def finished(tmp_path_factory):
-  """The MODEL_DIR of an undisturbed run, one for all tests of a process."""
-  return _run_once(tmp_path_factory.getbasetemp())
-
-
-@functools.cache
-def _run_once(directory):
-  model_dir = directory / 'minimal_run'
-  start(model_dir)
+  """The MODEL_DIR of an undisturbed run, one for all tests: they only read it."""
+  folder = tmp_path_factory.getbasetemp()
+  if 'PYTEST_XDIST_WORKER' in os.environ:
+    folder = folder.parent  # of all workers
+  model_dir = folder / 'minimal_run'
+  with open(f'{model_dir}.lock', 'w') as file:
+    fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
+    if not (model_dir / 'report' / 'stage.json').exists():
+      start(model_dir)
   return model_dir
 
 
