@@ -5,6 +5,8 @@ that `playwright install chromium` fetches. Skipped without.
 """
 
 import contextlib
+import http.client
+import http.server
 import os
 import pathlib
 import shutil
@@ -13,6 +15,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -100,6 +103,60 @@ def serve(tmp_path):
   for server in started:
     if server.process.poll() is None:
       server.kill()
+
+
+class Line(http.server.ThreadingHTTPServer):
+  """The way to a server, on which the first answers to ratings get lost.
+
+  Attributes:
+    written: the ratings that the server has answered, lost answers among them.
+  """
+
+  daemon_threads = True
+
+  def __init__(self, server, num_lost):
+    super().__init__(('127.0.0.1', 0), Forward)
+    self.server, self.view, self.num_lost = server, server.view, num_lost
+    self.address = f'http://127.0.0.1:{self.server_port}/'
+    self.written = []
+
+
+class Forward(http.server.BaseHTTPRequestHandler):
+  """Asks the server what the browser asks; one connection a request."""
+
+  def do_GET(self):
+    line = self.server
+    sent = self.rfile.read(int(self.headers.get('Content-Length', 0)))
+    asked = http.client.HTTPConnection('127.0.0.1', line.server.port, timeout=60)
+    with contextlib.closing(asked):
+      asked.request(self.command, self.path, sent, dict(self.headers))
+      answer = asked.getresponse()
+      content = answer.read()
+    if self.path == '/api/rate':
+      line.written.append(sent)
+      if len(line.written) <= line.num_lost:
+        return  # the connection ends without an answer
+    self.send_response(answer.status)
+    for name, value in answer.getheaders():
+      self.send_header(name, value)
+    self.end_headers()
+    self.wfile.write(content)
+
+  do_POST = do_GET
+
+  def log_message(self, *said):
+    pass
+
+
+@contextlib.contextmanager
+def losing(server, num_lost):
+  """A line to the server that loses the first answers to ratings."""
+  with Line(server, num_lost) as line:
+    thread = threading.Thread(target=line.serve_forever, daemon=True)
+    thread.start()
+    yield line
+    line.shutdown()
+    thread.join()
 
 
 @contextlib.contextmanager
@@ -267,21 +324,12 @@ def test_no_rating_is_lost_or_doubled_when_the_server_is_killed(browser, serve):
 
 def test_a_rating_whose_answer_is_lost_counts_once(browser, serve):
   server = serve()
-  answers = []
-
-  def lose_two(route):
-    answers.append(route.fetch().json())  # the server has written it
-    if len(answers) <= 2:
-      route.abort()
-    else:
-      route.fulfill(json=answers[-1])
-
-  with open_page(browser, server) as page:
+  with losing(server, 2) as line, open_page(browser, line) as page:
     go_to_two(page)
-    page.route('**/api/rate', lose_two)
     page.keyboard.press('4')
-    until(page, lambda: len(answers) == 3)
+    until(page, lambda: len(line.written) == 3)
     page.wait_for_selector('#alert[hidden]', state='attached')
+    assert line.written[1:] == line.written[:1] * 2  # the same submission
     assert [row[1] for row in rows(server)] == [4]
     page.keyboard.press('u')  # there is one to undo
     until(page, lambda: rating_of(page, 0) is None)
