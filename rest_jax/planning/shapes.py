@@ -121,7 +121,7 @@ def lanes(
   limit: int | None = None,
 ) -> decoder.Lanes:
   """`decoder.empty_lanes`; at their full length unless `limit` is greater."""
-  shapes = jax.eval_shape(
+  found = jax.eval_shape(
     functools.partial(
       decoder.empty_lanes,
       config,
@@ -134,22 +134,15 @@ def lanes(
       limit=limit or length,
     )
   )
-  rows = mesh_lib.batch_sharding(mesh)
-  others = shapes._replace(cross=None, cache=None)
-  spread: decoder.Lanes = jax.tree.map(lambda x: placed(x, rows), others)
-  return spread._replace(
-    cross=cross(shapes.cross, mesh), cache=cache(shapes.cache, mesh)
+  spread: decoder.Lanes = jax.tree.map(
+    placed, found, decoder.lanes_shardings(found, mesh)
   )
+  return spread
 
 
 def cross(found: Any, mesh: jax.sharding.Mesh) -> Any:
   """Keys and values of the sources, on a mesh."""
-
-  def one(x: Any) -> jax.ShapeDtypeStruct:
-    names = ('batch', 'heads', 'source_length', 'kv')
-    return _past(mesh, x, ('layers',) * (x.ndim - len(names)) + names)
-
-  return jax.tree.map(one, found)
+  return jax.tree.map(lambda x: placed(x, decoder.cross_sharding(mesh, x)), found)
 
 
 def cache(found: Any, mesh: jax.sharding.Mesh) -> Any:

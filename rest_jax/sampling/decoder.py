@@ -89,6 +89,30 @@ def empty_lanes(
     length: of the cache for now.
     limit: the most tokens of a candidate.
   """
+  places = (batch, slots, share, source_length, length, limit)
+  return _lanes_maker(config, mesh, *places)()
+
+
+@functools.lru_cache
+def _lanes_maker(
+  config: t5.T5Config, mesh: jax.sharding.Mesh, *places: int
+) -> Callable[[], Lanes]:
+  """Makes empty lanes in their shards; one program for a shape, not one a call."""
+  make = functools.partial(_make_lanes, config, *places)
+  shardings = lanes_shardings(jax.eval_shape(make), mesh)
+  made: Callable[[], Lanes] = jax.jit(make, out_shardings=shardings)
+  return made
+
+
+def _make_lanes(
+  config: t5.T5Config,
+  batch: int,
+  slots: int,
+  share: int,
+  source_length: int,
+  length: int,
+  limit: int,
+) -> Lanes:
   places = (batch, slots, share)
   model = t5.T5(config)
 
@@ -98,46 +122,53 @@ def empty_lanes(
       jax.random.key(0), encoded, method='cross_keys_values'
     )[0]
 
-  rows = mesh_lib.batch_sharding(mesh)
-
-  def zeros(shape: tuple[int, ...], dtype: Any) -> jax.Array:
-    return jnp.zeros(shape, dtype, device=rows)
-
   def past(x: jax.ShapeDtypeStruct) -> jax.Array:
-    names = ('batch', 'heads', 'source_length', 'kv')
-    names = ('layers',) * (x.ndim - len(names)) + names
-    return jnp.zeros(x.shape, x.dtype, device=past_sharding(mesh, x, names))
+    return jnp.zeros(x.shape, x.dtype)
 
   return Lanes(
-    encoder_mask=zeros((batch, source_length), bool),
+    encoder_mask=jnp.zeros((batch, source_length), bool),
     cross=jax.tree.map(past, jax.eval_shape(cross)),
-    cache=_cache_maker(config, mesh, batch, slots, length)(),
-    token=zeros((batch, slots), jnp.int32),
-    position=zeros((batch, slots), jnp.int32),
+    cache=model.init_cache(batch, slots, length),
+    token=jnp.zeros((batch, slots), jnp.int32),
+    position=jnp.zeros((batch, slots), jnp.int32),
     candidates=prefix_walk.Candidates(
-      uniforms=zeros((*places, limit), jnp.float32),
-      tokens=zeros((*places, length), jnp.int32),
-      log_probs=zeros((*places, length), jnp.float32),
-      num_tokens=zeros(places, jnp.int32),
-      num_known=zeros(places, jnp.int32),
-      walking=zeros(places, bool),
-      done=jnp.ones(places, bool, device=rows),
+      uniforms=jnp.zeros((*places, limit), jnp.float32),
+      tokens=jnp.zeros((*places, length), jnp.int32),
+      log_probs=jnp.zeros((*places, length), jnp.float32),
+      num_tokens=jnp.zeros(places, jnp.int32),
+      num_known=jnp.zeros(places, jnp.int32),
+      walking=jnp.zeros(places, bool),
+      done=jnp.ones(places, bool),
     ),
   )
 
 
-@functools.lru_cache
-def _cache_maker(
-  config: t5.T5Config, mesh: jax.sharding.Mesh, batch: int, slots: int, length: int
-) -> Callable[[], t5.SelfCache]:
-  """Makes an empty cache in its shards; one program for a shape, not one a call."""
-  make = functools.partial(t5.T5(config).init_cache, batch, slots, length)
-  shapes = jax.eval_shape(make)
-  shardings = jax.tree.map(
-    functools.partial(past_sharding, mesh), shapes, t5.cache_axes(shapes)
+def lanes_shardings(lanes: Lanes, mesh: jax.sharding.Mesh) -> Any:
+  """Where lanes lie: over data and fsdp, their heads over model.
+
+  Args:
+    lanes: arrays, or shapes.
+    mesh: that they lie on.
+
+  Returns:
+    Lanes with a NamedSharding in place of each array.
+  """
+  rows = mesh_lib.batch_sharding(mesh)
+  spread = jax.tree.map(lambda x: rows, lanes)
+  return spread._replace(
+    cross=jax.tree.map(functools.partial(cross_sharding, mesh), lanes.cross),
+    cache=jax.tree.map(
+      functools.partial(past_sharding, mesh), lanes.cache, t5.cache_axes(lanes.cache)
+    ),
   )
-  made: Callable[[], t5.SelfCache] = jax.jit(make, out_shardings=shardings)
-  return made
+
+
+def cross_sharding(
+  mesh: jax.sharding.Mesh, x: jax.Array | jax.ShapeDtypeStruct
+) -> jax.sharding.NamedSharding:
+  """Of the sources' keys and values, of one layer or stacked."""
+  names = ('batch', 'heads', 'source_length', 'kv')
+  return past_sharding(mesh, x, ('layers',) * (x.ndim - len(names)) + names)
 
 
 def past_sharding(

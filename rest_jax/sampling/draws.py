@@ -129,9 +129,7 @@ def draw(
     best = jnp.argmax(jnp.where(allowed, logits, -jnp.inf), axis=-1)
     return jnp.broadcast_to(best.astype(jnp.int32)[..., None], uniform.shape)
   allowed = cut(logits, allowed, decoding)
-  return _inverse_cdf(
-    jnp.where(allowed, logits, -jnp.inf), uniform, decoding.temperature
-  )
+  return _inverse_cdf(logits, allowed, uniform, decoding.temperature)
 
 
 def cut(
@@ -183,7 +181,8 @@ def _in_top_p(
 
 
 def _inverse_cdf(
-  logits: jax.Array,  # [..., vocab], minus infinity is never drawn
+  logits: jax.Array,  # [..., vocab]
+  allowed: jax.Array,  # broadcasts to [..., vocab]
   uniform: jax.Array,  # [..., draws]
   temperature: float,
 ) -> jax.Array:  # [..., draws] int32
@@ -193,19 +192,26 @@ def _inverse_cdf(
   with c below FAN, in block d. The order of the tokens under the cumulative
   distribution is free, and with this one every sum runs over whole rows. A draw
   reads blocks + 2 FAN numbers instead of the vocabulary, and the masses are summed as
-  they are computed: those of a draw's column are computed once more.
+  they are computed: those of a draw's column are computed once more. What is not
+  allowed loses its mass, not its logit: with that, the logits would be copied.
   """
   lead = logits.shape[:-1]
   num_columns = -(-logits.shape[-1] // FAN)
   num_blocks = -(-num_columns // FAN)
-  logits = _padded(logits, FAN * num_columns, -jnp.inf)
-  peak = jnp.max(logits, axis=-1, keepdims=True)
+  peak = jnp.max(jnp.where(allowed, logits, -jnp.inf), axis=-1, keepdims=True)
+  allowed = jnp.broadcast_to(allowed, logits.shape)
 
-  def masses(logits: jax.Array, peak: jax.Array) -> jax.Array:
-    return jnp.exp((logits - peak) / temperature)
+  def in_rows(x: jax.Array, value: float) -> jax.Array:  # [..., FAN, columns]
+    padded = _padded(x, FAN * num_columns, value)
+    return padded.reshape(*lead, FAN, num_columns)
 
-  by_column = masses(logits, peak).reshape(*lead, FAN, num_columns)
-  columns = jnp.sum(by_column, axis=-2)  # [..., columns]
+  logits, allowed = in_rows(logits, -jnp.inf), in_rows(allowed, False)
+
+  def masses(logits: jax.Array, allowed: jax.Array) -> jax.Array:
+    mass = jnp.exp((logits - peak[..., None]) / temperature)
+    return jnp.where(allowed, mass, 0.0)
+
+  columns = jnp.sum(masses(logits, allowed), axis=-2)  # [..., columns]
   columns = _padded(columns, FAN * num_blocks, 0.0).reshape(*lead, FAN, num_blocks)
   ends = jnp.cumsum(jnp.sum(columns, axis=-2), axis=-1)  # [..., blocks]
   # Below the whole sum, whatever the rounding: a block of mass is found.
@@ -215,16 +221,15 @@ def _inverse_cdf(
   block = jnp.sum(ends[..., None] <= rest[..., None, :], axis=-2, dtype=jnp.int32)
   start = jnp.take_along_axis(ends, jnp.maximum(block - 1, 0), axis=-1)
   rest = rest - jnp.where(block > 0, start, 0.0)
-  inside = jnp.take_along_axis(
-    columns, block[..., None, :], axis=-1, mode='promise_in_bounds'
-  )
+
+  def read(x: jax.Array, place: jax.Array) -> jax.Array:  # [..., FAN, draws]
+    places = place[..., None, :]
+    return jnp.take_along_axis(x, places, axis=-1, mode='promise_in_bounds')
+
+  inside = read(columns, block)
   row, rest = first_above(jnp.moveaxis(inside, -2, 0), rest)
   column = row * num_blocks + block
-  logits = logits.reshape(*lead, FAN, num_columns)
-  inside = jnp.take_along_axis(
-    logits, column[..., None, :], axis=-1, mode='promise_in_bounds'
-  )
-  inside = masses(inside, peak[..., None])
+  inside = masses(read(logits, column), read(allowed, column))
   row, _ = first_above(jnp.moveaxis(inside, -2, 0), rest)
   return row * num_columns + column
 

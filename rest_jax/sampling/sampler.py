@@ -247,6 +247,8 @@ class Sampler:
     return decoder.extend(lanes, **lengths)
 
   def _put(self, incoming: decoder.Incoming) -> decoder.Incoming:
+    if self._mesh.size == 1:
+      return incoming  # the call moves it, at half the host's time
     placed = mesh_lib.put_batch(self._mesh, incoming._asdict())
     return decoder.Incoming(**placed)
 
