@@ -50,7 +50,7 @@ class Incoming(NamedTuple):
   """
 
   place: Array  # [incoming] int32, the lane to take
-  encoder_input_tokens: Array  # [incoming, source_length] int32
+  encoder_input_tokens: Array  # [incoming, at most source_length] int32
   words: Array  # [incoming, 2] uint32, from `draws.source_words`
   indices: Array  # [incoming, slots, share] int32, candidate indices, -1 is none
   tokens: Array  # [incoming, slots, share, length] int32, known already
@@ -246,11 +246,15 @@ def exchange(
   old = lanes.candidates
   ended = Ended(take(old.tokens), take(old.log_probs), take(old.num_tokens))
   cross = apply(encoded, method='cross_keys_values')
+  mask = incoming.encoder_input_tokens != PAD_ID
+  extra = lanes.encoder_mask.shape[-1] - mask.shape[-1]
   zero = jnp.zeros(incoming.indices.shape[:2], jnp.int32)
   lanes = Lanes(
-    encoder_mask=put(lanes.encoder_mask, incoming.encoder_input_tokens != PAD_ID),
+    encoder_mask=put(lanes.encoder_mask, _pad(mask, -1, extra)),
     cross=jax.tree.map(
-      functools.partial(put, axis=int(config.scan_layers)), lanes.cross, cross
+      lambda old, new: put(old, _pad(new, -2, extra), axis=int(config.scan_layers)),
+      lanes.cross,
+      cross,
     ),
     cache=lanes.cache,  # each position is written before it is read
     token=put(lanes.token, zero),
@@ -381,23 +385,24 @@ def _by_shard(function: Any, shards: int) -> Any:
 def extend(lanes: Lanes, *, source_length: int, length: int) -> Lanes:
   """Pads lanes to longer sources and a longer cache."""
   extra_source = source_length - lanes.encoder_mask.shape[-1]
-
-  def pad(x: jax.Array, axis: int, extra: int) -> jax.Array:
-    widths = [(0, 0)] * x.ndim
-    widths[axis] = (0, extra)
-    return jnp.pad(x, widths)
-
   candidates = lanes.candidates
   extra = length - candidates.tokens.shape[-1]
   return lanes._replace(
-    encoder_mask=pad(lanes.encoder_mask, -1, extra_source),
-    cross=jax.tree.map(lambda x: pad(x, -2, extra_source), lanes.cross),
+    encoder_mask=_pad(lanes.encoder_mask, -1, extra_source),
+    cross=jax.tree.map(lambda x: _pad(x, -2, extra_source), lanes.cross),
     cache=t5.pad_cache(lanes.cache, length),
     candidates=candidates._replace(
-      tokens=pad(candidates.tokens, -1, extra),
-      log_probs=pad(candidates.log_probs, -1, extra),
+      tokens=_pad(candidates.tokens, -1, extra),
+      log_probs=_pad(candidates.log_probs, -1, extra),
     ),
   )
+
+
+def _pad(x: jax.Array, axis: int, extra: int) -> jax.Array:
+  """Appends zeros to one axis."""
+  widths = [(0, 0)] * x.ndim
+  widths[axis] = (0, extra)
+  return jnp.pad(x, widths)
 
 
 @functools.partial(jax.jit, static_argnames=('config', 'shards'))
