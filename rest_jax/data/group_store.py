@@ -99,16 +99,11 @@ class Group:
   renderings: tuple[str, ...] = ()  # correct translations known to the corpus
 
   def __post_init__(self) -> None:
-    samples = len(self.tokens)
-    sizes = {
-      'texts': len(self.texts),
-      'tokens': samples,
-      'finished': len(self.finished),
-      'origins': len(self.origins),
-    }
-    if self.token_log_probs is not None:
-      sizes['token_log_probs'] = len(self.token_log_probs)
-    if any(size != samples for size in sizes.values()):
+    log_probs = self.tokens if self.token_log_probs is None else self.token_log_probs
+    fields = (self.texts, self.tokens, self.finished, self.origins, log_probs)
+    if len(set(map(len, fields))) > 1:
+      names = ('texts', 'tokens', 'finished', 'origins', 'token_log_probs')
+      sizes = dict(zip(names, map(len, fields), strict=True))
       raise ValueError(
         f'group {self.source_id!r} has fields of different lengths {sizes}: every '
         'candidate needs a text, tokens, a finished flag and an origin'
