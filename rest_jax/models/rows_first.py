@@ -93,11 +93,16 @@ def add_relative_bias(
   step: Step, relative_bias: relative_positions.RelativePositionBias
 ) -> Step:
   """Adds what a query's distance from each key gives, for all layers or for one."""
-  key_positions = jnp.arange(step.bias.shape[-1], dtype=jnp.int32)
-  bias = relative_bias(step.positions.reshape(-1), key_positions)
-  # [heads, rows, keys] -> [batch, samples, heads, keys]
-  bias = bias.reshape(-1, *step.positions.shape, len(key_positions))
-  return step._replace(bias=jnp.moveaxis(bias, 0, 2) + step.bias)
+  length = step.bias.shape[-1]
+  key_positions = jnp.arange(length, dtype=jnp.int32)
+  of_last = relative_bias(key_positions[-1:], key_positions)[:, 0]  # [heads, keys]
+  # Key k is as far from query q as key k + last - q from the last query. Later keys,
+  # which are masked, take the bias of distance 0.
+  same = key_positions + (length - 1) - step.positions[..., None]
+  same = jnp.minimum(same, length - 1)  # [batch, samples, keys]
+  # [heads, batch, samples, keys] -> [batch, samples, heads, keys]
+  bias = jnp.moveaxis(jnp.take(of_last, same, axis=1, mode='clip'), 0, 2)
+  return step._replace(bias=bias + step.bias)
 
 
 def end_step(step: Step, written: Cache) -> Cache:
