@@ -98,7 +98,7 @@ def add_relative_bias(
   of_last = relative_bias(key_positions[-1:], key_positions)[:, 0]  # [heads, keys]
   # Key k is as far from query q as key k + last - q from the last query. Later keys,
   # which are masked, take the bias of distance 0.
-  same = key_positions + (length - 1) - step.positions[..., None]
+  same = key_positions[None, None] + (length - 1) - step.positions[..., None]
   same = jnp.minimum(same, length - 1)  # [batch, samples, keys]
   # [heads, batch, samples, keys] -> [batch, samples, heads, keys]
   bias = jnp.moveaxis(jnp.take(of_last, same, axis=1, mode='clip'), 0, 2)
