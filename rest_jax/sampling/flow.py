@@ -247,14 +247,14 @@ class Flow:
   ) -> Iterator[tuple[int, list[tickets.Drawn]]]:
     done = self._drawn[ticket.row]
     outgrown: dict[int, tickets.Drawn] = {}
-    for slot, one in zip(*np.nonzero(ticket.indices >= 0), strict=True):
-      size = int(ended.num_tokens[place, slot, one])
+    tokens, log_probs = ended.tokens[place], ended.log_probs[place]
+    sizes = ended.num_tokens[place].tolist()
+    for slot, one, index in ticket.places():
+      size = sizes[slot][one]
       candidate = tickets.Drawn(
-        np.array(ended.tokens[place, slot, one, :size]),
-        np.array(ended.log_probs[place, slot, one, :size]),
+        np.array(tokens[slot, one, :size]), np.array(log_probs[slot, one, :size])
       )
       complete = candidate.tokens[-1] == decoder.EOS_ID or size == self._limit
-      index = int(ticket.indices[slot, one])
       (done if complete else outgrown)[index] = candidate
     if outgrown:
       self._queue.put_back(ticket.row, outgrown)
@@ -316,9 +316,9 @@ class Flow:
       source = self._sources[ticket.row]
       sources[i, : len(source)] = source
       words[i] = self._words[ticket.row]
-      indices[i] = ticket.indices
-      for slot, one in zip(*np.nonzero(ticket.indices >= 0), strict=True):
-        start = ticket.known.get(int(ticket.indices[slot, one]))
+      for slot, one, index in ticket.places():
+        indices[i, slot, one] = index
+        start = ticket.known.get(index)
         if start is not None:
           known = len(start.tokens)
           tokens[i, slot, one, :known] = start.tokens

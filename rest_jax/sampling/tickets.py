@@ -38,9 +38,15 @@ class Ticket:
   """Candidates of one source for one lane."""
 
   row: int  # the group's place among those that are sampled
-  indices: np.ndarray  # [slots, share] int32, candidate indices; -1 is none
+  indices: Sequence[int]  # of the candidates, in order
+  cut: int  # so many for each slot
   known: dict[int, Drawn]  # by candidate index
   length: int  # of the cache that it wants
+
+  def places(self) -> Iterator[tuple[int, int, int]]:
+    """Yields slot, place in the slot's share, and index of each candidate."""
+    for count, index in enumerate(self.indices):
+      yield count // self.cut, count % self.cut, index
 
 
 class Queue:
@@ -70,7 +76,7 @@ class Queue:
     self._lengths = lengths
     self._count = itertools.count()
     self._heap: list[tuple[int, int, int, Ticket]] = []
-    candidates = np.arange(num_samples, dtype=np.int32)
+    candidates = range(num_samples)
     order = np.argsort(source_lengths, kind='stable').tolist()
     cuts = self._cuts(len(order), num_samples, lanes)
     for row, cut in zip(order, cuts, strict=True):
@@ -93,9 +99,8 @@ class Queue:
     longest = max(len(start.tokens) for start in known.values())
     # Twice as long, so that a candidate comes back a few times at most.
     wanted = min(2 * longest, self._lengths[-1])
-    candidates = np.array(sorted(known), np.int32)
     length = buckets.bucket(wanted, self._lengths)
-    self._push(row, candidates, known, length, self._share)
+    self._push(row, sorted(known), known, length, self._share)
 
   def _cuts(self, num_sources: int, num_samples: int, lanes: int) -> list[int]:
     """The candidates that a slot gets of each source, in the order of the sources."""
@@ -110,24 +115,14 @@ class Queue:
   def _push(
     self,
     row: int,
-    candidates: np.ndarray,
+    candidates: Sequence[int],
     known: dict[int, Drawn],
     length: int,
     cut: int,
   ) -> None:
-    for indices in _cut(candidates, self._slots, cut):
-      part = np.full((self._slots, self._share), -1, np.int32)
-      part[:, :cut] = indices
-      ticket = Ticket(row, part, known, length)
+    size = self._slots * cut
+    for start in range(0, len(candidates), size):
+      some = candidates[start : start + size]
+      ticket = Ticket(row, some, cut, known, length)
       order = (length, self._source_lengths[row], next(self._count), ticket)
       heapq.heappush(self._heap, order)
-
-
-def _cut(candidates: np.ndarray, slots: int, share: int) -> Iterator[np.ndarray]:
-  """Cuts candidates into [slots, share], filled up with -1."""
-  size = slots * share
-  for start in range(0, len(candidates), size):
-    part = np.full(size, -1, np.int32)
-    some = candidates[start : start + size]
-    part[: len(some)] = some
-    yield part.reshape(slots, share)

@@ -156,10 +156,10 @@ def test_every_candidate_completes_once_and_in_order(
 
 def test_tickets_come_by_length_and_outgrown_candidates_wait_for_a_longer_cache():
   queue = tickets.Queue([8, 2, 5, 3], 8, slots=1, share=8, lanes=1, lengths=LENGTHS)
-  order = [(t.row, t.length, t.indices[0].tolist()) for t in iter_pop(queue)]
+  order = [(t.row, t.length, list(t.indices)) for t in iter_pop(queue)]
 
   def part(start, stop):
-    return [*range(start, stop)] + [-1] * (8 - stop + start)
+    return [*range(start, stop)]
 
   # 2, 3, 5 and 8 source tokens: 2, 3, 6 and 10 expected.
   assert order == [
@@ -173,15 +173,21 @@ def test_tickets_come_by_length_and_outgrown_candidates_wait_for_a_longer_cache(
   queue.put_back(1, {2: start, 0: start})
   ticket = queue.pop()
   assert (ticket.row, ticket.length) == (1, 8)
-  assert ticket.indices[0].tolist() == [0, 2] + [-1] * 6
+  assert list(ticket.places()) == [(0, 0, 0), (0, 1, 2)]
   assert set(ticket.known) == {0, 2}
 
 
 def test_each_lane_gets_one_of_the_fine_tickets_and_no_more():
   queue = tickets.Queue([9] * 100, 12, slots=2, share=6, lanes=10, lengths=(16,))
-  sizes = [int((t.indices >= 0).sum()) for t in iter_pop(queue)]
+  found = list(iter_pop(queue))
+  sizes = [len(t.indices) for t in found]
   # Shares of 6, 3, 2 and 1 in each of two slots: 1, 2, 3 and 6 tickets of a source.
   assert sizes == [12] * 89 + [6] * 10 + [4] * 12 + [2] * 12
+  # The second half of a source, three candidates for each slot.
+  assert list(found[90].places()) == [
+    *((0, place, 6 + place) for place in range(3)),
+    *((1, place, 9 + place) for place in range(3)),
+  ]
 
 
 def iter_pop(queue):
@@ -194,3 +200,53 @@ def iter_pop(queue):
 )
 def test_short_work_takes_more_lanes_a_turn(lanes, share, taken):
   assert flow.lanes_of_turn(lanes, share) == taken
+
+
+def test_lengths_of_the_encoder_are_four_to_a_doubling():
+  lengths = flow.encoder_lengths(130)
+  assert lengths == (
+    *(8, 12, 16, 20, 24, 28, 32),
+    *(40, 48, 56, 64, 80, 96, 112, 128, 130),
+  )
+  assert set(decoder.cache_lengths(130)) <= set(lengths)  # lanes hold what is encoded
+  assert flow.encoder_lengths(5) == (5,)
+
+
+@pytest.mark.parametrize(
+  ('share', 'encoded', 'room'),
+  [(8, [8, 8, 12, 20], [16, 16, 24, 24]), (9, [4, 16, 16, 24], [4, 16, 16, 24])],
+)
+def test_short_work_is_padded_finer_and_lanes_grow_for_source_and_cache_at_once(
+  share, encoded, room
+):
+  sizes = [3, 8, 12, 18]
+  driven = flow.Flow(
+    [np.ones(size, np.int32) for size in sizes],
+    [f's{size}' for size in sizes],
+    share,
+    batch=1,
+    slots=1,
+    share=share,
+    shards=1,
+    source_lengths=(4, 16, 24),
+    lengths=(14, 24),  # for two sources each
+  )
+  seen = {}
+  tokens = np.full((1, 1, share, 24), decoder.EOS_ID)
+  ended = decoder.Ended(tokens, tokens.astype(np.float32), np.ones((1, 1, share), int))
+  while driven.goes_on():
+    turn = driven.turn(np.ones(1, bool))
+    if turn.incoming is not None:
+      inputs = turn.incoming.encoder_input_tokens
+      seen[np.count_nonzero(inputs)] = inputs.shape[1], turn.source_length
+    list(driven.finish(turn.leaving, ended))
+  assert seen == dict(zip(sizes, zip(encoded, room, strict=True), strict=True))
+
+
+@pytest.mark.parametrize(('share', 'widths'), [(8, [64, 32, 16, 8]), (9, [64, 16])])
+def test_short_work_gives_up_half_of_the_lanes_at_a_time(share, widths):
+  lengths = np.random.default_rng(1).integers(1, 13, (64, share))
+  found = _drive(lengths, batch=64, slots=1, share=share, shards=1, num_samples=share)[
+    1
+  ]
+  assert found == widths
