@@ -248,7 +248,7 @@ class Sampler:
 
   def _put(self, incoming: decoder.Incoming) -> decoder.Incoming:
     if self._mesh.size == 1:
-      return incoming  # the call moves it, at half the host's time
+      return incoming  # the call moves it, at less cost to the host
     placed = mesh_lib.put_batch(self._mesh, incoming._asdict())
     return decoder.Incoming(**placed)
 
