@@ -216,7 +216,7 @@ def test_lengths_of_the_encoder_are_four_to_a_doubling():
   ('share', 'encoded', 'room'),
   [(8, [8, 8, 12, 20], [16, 16, 24, 24]), (9, [4, 16, 16, 24], [4, 16, 16, 24])],
 )
-def test_short_work_is_padded_finer_and_lanes_grow_for_source_and_cache_at_once(
+def test_fine_work_is_padded_finer_and_lanes_grow_for_source_and_cache_at_once(
   share, encoded, room
 ):
   sizes = [3, 8, 12, 18]
@@ -243,9 +243,12 @@ def test_short_work_is_padded_finer_and_lanes_grow_for_source_and_cache_at_once(
   assert seen == dict(zip(sizes, zip(encoded, room, strict=True), strict=True))
 
 
-@pytest.mark.parametrize(('share', 'widths'), [(8, [64, 32, 16, 8]), (9, [64, 16])])
-def test_short_work_gives_up_half_of_the_lanes_at_a_time(share, widths):
-  lengths = np.random.default_rng(1).integers(1, 13, (64, share))
+@pytest.mark.parametrize(
+  ('share', 'num_sources', 'widths'),
+  [(8, 192, [64, 32, 8]), (9, 192, [64, 16]), (1, 191, [64, 16])],
+)
+def test_fine_work_gives_up_half_of_the_lanes_first(share, num_sources, widths):
+  lengths = np.random.default_rng(1).integers(1, 13, (num_sources, share))
   found = _drive(lengths, batch=64, slots=1, share=share, shards=1, num_samples=share)[
     1
   ]
