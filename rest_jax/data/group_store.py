@@ -99,11 +99,16 @@ class Group:
   renderings: tuple[str, ...] = ()  # correct translations known to the corpus
 
   def __post_init__(self) -> None:
-    log_probs = self.tokens if self.token_log_probs is None else self.token_log_probs
-    fields = (self.texts, self.tokens, self.finished, self.origins, log_probs)
-    if len(set(map(len, fields))) > 1:
-      names = ('texts', 'tokens', 'finished', 'origins', 'token_log_probs')
-      sizes = dict(zip(names, map(len, fields), strict=True))
+    fields = {
+      'texts': self.texts,
+      'tokens': self.tokens,
+      'finished': self.finished,
+      'origins': self.origins,
+    }
+    if self.token_log_probs is not None:
+      fields['token_log_probs'] = self.token_log_probs
+    if len(set(map(len, fields.values()))) > 1:
+      sizes = {name: len(field) for name, field in fields.items()}
       raise ValueError(
         f'group {self.source_id!r} has fields of different lengths {sizes}: every '
         'candidate needs a text, tokens, a finished flag and an origin'

@@ -129,7 +129,7 @@ class Vocabulary(abc.ABC):
 
 
 def _until_eos(tokens: list[int]) -> list[int]:
-  # Lists: the rows are short, and NumPy's calls would take ten times as long.
+  # Lists: the rows are short, and NumPy's calls take four times as long.
   if EOS_ID in tokens:
     tokens = tokens[: tokens.index(EOS_ID)]
   return [token for token in tokens if token != PAD_ID] if PAD_ID in tokens else tokens

@@ -89,30 +89,23 @@ def empty_lanes(
     length: of the cache for now.
     limit: the most tokens of a candidate.
   """
-  places = (batch, slots, share, source_length, length, limit)
-  return _lanes_maker(config, mesh, *places)()
+  sizes = (batch, slots, share, source_length, length, limit)
+  return _lanes_maker(config, mesh, sizes)()
 
 
 @functools.lru_cache
 def _lanes_maker(
-  config: t5.T5Config, mesh: jax.sharding.Mesh, *places: int
+  config: t5.T5Config, mesh: jax.sharding.Mesh, sizes: tuple[int, ...]
 ) -> Callable[[], Lanes]:
   """Makes empty lanes in their shards; one program for a shape, not one a call."""
-  make = functools.partial(_make_lanes, config, *places)
+  make = functools.partial(_make_lanes, config, sizes)
   shardings = lanes_shardings(jax.eval_shape(make), mesh)
   made: Callable[[], Lanes] = jax.jit(make, out_shardings=shardings)
   return made
 
 
-def _make_lanes(
-  config: t5.T5Config,
-  batch: int,
-  slots: int,
-  share: int,
-  source_length: int,
-  length: int,
-  limit: int,
-) -> Lanes:
+def _make_lanes(config: t5.T5Config, sizes: tuple[int, ...]) -> Lanes:
+  batch, slots, share, source_length, length, limit = sizes  # as `empty_lanes` has them
   places = (batch, slots, share)
   model = t5.T5(config)
 
