@@ -12,23 +12,25 @@ from rest_jax.models import t5
 # accelerator needs larger ones to reach its ceiling.
 CPU_SHAPE = (512, 512, 2048)
 ACCELERATOR_SHAPE = (8192, 8192, 8192)
+# The types that are multiplied, and that of the sums.
+SUMS = {'float32': jnp.float32, 'bfloat16': jnp.float32, 'int8': jnp.int32}
 
 
 def matmul_gflops(dtype: str, *, seconds: float = 1.0) -> float:
-  """The best rate of a matrix product in 1e9 floating-point operations a second.
+  """The best rate of a matrix product in 1e9 operations a second.
 
   2 * rows * inner * columns operations; the fastest of the calls that fit into
   `seconds`. It depends on what else runs: measure it in the same run.
 
   Args:
-    dtype: of the factors, 'float32' or 'bfloat16'; the result is float32.
+    dtype: of the factors, a key of SUMS.
     seconds: how long to try, at least three calls.
   """
   on_cpu = jax.default_backend() == 'cpu'
   rows, inner, columns = CPU_SHAPE if on_cpu else ACCELERATOR_SHAPE
-  left = jnp.full((rows, inner), 0.5, dtype)
-  right = jnp.full((inner, columns), 0.5, dtype)
-  multiply = jax.jit(functools.partial(jnp.matmul, preferred_element_type=jnp.float32))
+  left = jnp.ones((rows, inner), dtype)
+  right = jnp.ones((inner, columns), dtype)
+  multiply = jax.jit(functools.partial(jnp.matmul, preferred_element_type=SUMS[dtype]))
   multiply(left, right).block_until_ready()
   best = float('inf')
   calls = 0

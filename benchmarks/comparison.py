@@ -14,6 +14,12 @@ from benchmarks import ceiling, measuring, ours, rivals, t5x_rival
 
 Sampler = ours.Ours | rivals.Rival
 
+# What quantised kernels are multiplied in, by their name in `ours.QUANTISED`.
+MULTIPLIED = {
+  'int8_weights': 'float32',
+  'int8_both': 'int8',
+  'bfloat16_weights': 'bfloat16',
+}
 LEAST_EQUAL = 0.99  # of the greedy outputs, between samplers in float32
 MOST_DEVIATIONS = 4.0  # chance alone exceeds them once in 16,000 comparisons
 
@@ -55,9 +61,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     '--precision',
     default='float32',
     type=names,
-    help='types that ours computes in, comma-separated: float32, bfloat16, or '
-    'bfloat16_weights (`quantisation.Bfloat16`); the first is what ratios are taken '
-    'to (default: %(default)s)',
+    help='types that ours computes in, comma-separated: float32, bfloat16, or kernels '
+    'in fewer bits: bfloat16_weights (`quantisation.Bfloat16`), int8_weights, '
+    'int8_both (`quantisation.Int8`, without and with inputs); the first is what '
+    'ratios are taken to (default: %(default)s)',
   )
   parser.add_argument(
     '--processes',
@@ -210,8 +217,8 @@ def compare(
 def _type_of(name: str) -> str | None:
   """The type whose matrix ceiling a sampler is held against."""
   dtype = name.partition('_')[2] or 'float32'
-  dtype = 'bfloat16' if dtype == ours.BFLOAT16_WEIGHTS else dtype
-  return dtype if dtype in ('float32', 'bfloat16') else None
+  dtype = MULTIPLIED.get(dtype, dtype)
+  return dtype if dtype in ceiling.SUMS else None
 
 
 def _row(

@@ -37,8 +37,12 @@ SHAPE: dict[str, Any] = {
 }
 
 
-# Kernels in bfloat16, the rest in float32: `quantisation.Bfloat16`.
-BFLOAT16_WEIGHTS = 'bfloat16_weights'
+# Kernels in fewer bits, the rest in float32, by what the comparisons call them.
+QUANTISED: dict[str, quantisation.Int8 | quantisation.Bfloat16] = {
+  'int8_weights': quantisation.Int8(),
+  'int8_both': quantisation.Int8(inputs=True),
+  'bfloat16_weights': quantisation.Bfloat16(),
+}
 
 
 class IdVocabulary(vocabularies.Vocabulary):
@@ -79,8 +83,8 @@ class Policy:
 
   def with_precision(self, name: str) -> 'Policy':
     """The same policy as the comparisons' `--precision` names it."""
-    if name == BFLOAT16_WEIGHTS:
-      return self.with_weights(quantisation.Bfloat16())
+    if name in QUANTISED:
+      return self.with_weights(QUANTISED[name])
     return self.with_dtype(name)
 
   def with_weights(

@@ -48,9 +48,7 @@ _CACHE = {'cache_layout': 'rows_last', 'int8_cache': True}
 VARIANTS: dict[
   str, tuple[dict[str, Any], quantisation.Int8 | quantisation.Bfloat16 | None]
 ] = {
-  'int8_weights': ({}, quantisation.Int8()),
-  'int8_both': ({}, quantisation.Int8(inputs=True)),
-  'bfloat16_weights': ({}, quantisation.Bfloat16()),
+  **{name: ({}, settings) for name, settings in ours.QUANTISED.items()},
   'int8_cache': (_CACHE, None),
   'bfloat16': ({'dtype': 'bfloat16'}, None),
   'bfloat16_int8_weights': ({'dtype': 'bfloat16'}, quantisation.Int8()),

@@ -172,8 +172,9 @@ def _parser() -> argparse.ArgumentParser:
     '--precision',
     default='float32',
     type=comparison.names,
-    help='that ours computes in, comma-separated: float32, bfloat16, bfloat16_weights '
-    '(default: %(default)s); the first is the base of all ratios',
+    help='that ours computes in, comma-separated: float32, bfloat16, bfloat16_weights, '
+    'int8_weights, int8_both (default: %(default)s); the first is the base of all '
+    'ratios',
   )
   parser.add_argument('--repeats', default=3, type=int)
   parser.add_argument(

@@ -171,9 +171,12 @@ class TokenEmbedder(nn.Module):
     tokens = constrain(tokens, 'batch', *axes)
     # Whole rows of the table: with `embed` sharded, the compiler would else pick
     # pieces of rows for all tokens and replicate them to shard by `batch` again.
-    table = constrain(self.embedding, 'vocab', None)
-    embedded = jnp.take(table, tokens, axis=0).astype(self.dtype)
-    return constrain_stream(embedded, 'embed')
+    table = jax.tree.map(lambda x: constrain(x, 'vocab', None), self.embedding)
+    if isinstance(table, quantisation.QuantisedKernel):
+      embedded = quantisation.rows_of(table, tokens)
+    else:
+      embedded = jnp.take(table, tokens, axis=0)
+    return constrain_stream(embedded.astype(self.dtype), 'embed')
 
   def attend(self, x: jax.Array, *, transposed: bool = False) -> jax.Array:
     """Tied logits [..., vocab], float32: x / sqrt(embed) . embedding^T.
@@ -183,6 +186,9 @@ class TokenEmbedder(nn.Module):
     Departure from T5X, which divides the logits: x is far narrower.
     """
     x = x.astype(jnp.float32) / math.sqrt(self.emb_dim)
+    if isinstance(self.embedding, quantisation.QuantisedKernel):
+      logits = quantisation.project(x, self.embedding, inputs_axis=1)
+      return jnp.moveaxis(logits, -1, 0) if transposed else logits
     x = x.astype(operand_type(self.embedding, 'float32'))
     einsum = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
     if transposed:

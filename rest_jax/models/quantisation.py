@@ -6,15 +6,17 @@ about 0:
     scale[o] = max_i |kernel[i, o]| / 127
     q[i, o]  = round(kernel[i, o] / scale[o]), from -127 to 127
 
-so a dequantised weight q * scale lies within half a scale of the original. Every
-projection is quantised: of attention, of the feed-forward blocks, and the untied
-logits kernel. Embeddings (hence tied logits), norms, relative position biases and
-the heads of reward and value models stay float32: they are small, or read by row.
+so a dequantised weight q * scale lies within half a scale of the original. A row of
+the embedding, a token's, is a channel as well: an output where logits are tied.
 
 **Bfloat16.** Kernels and embeddings are rounded to bfloat16. What meets them in a
-product is rounded too, and the product's sums are those of the config's dtype; all
-else (attention, norms, softmax, the residual stream) stays as it is. A CPU that
-multiplies bfloat16 (AVX512_BF16, AMX) does so at twice its rate of float32.
+product is rounded too, and the product's sums are those of the config's dtype.
+
+Either way every projection is rounded (of attention, of the feed-forward blocks, the
+logits') and the embedding; attention, norms, softmax, the residual stream, relative
+position biases and the heads of reward and value models stay as they are. A CPU with
+AVX512_BF16 multiplies bfloat16 at twice its rate of float32; one with AMX at six
+times, and 8-bit integers at twelve (jax 0.10, benchmarks/README.md).
 
 Quantised parameters take the place of the originals in the tree that `T5.apply`
 gets; the model finds out from the tree, so whoever holds parameters and config,
@@ -67,7 +69,7 @@ class Bfloat16:
 )
 @dataclasses.dataclass(frozen=True)
 class QuantisedKernel:
-  """Stands for a kernel in the parameter tree.
+  """Stands for a kernel or the embedding in the parameter tree.
 
   Attributes:
     weights: a qwix.QArray: `qvalue` int8 of the kernel's shape, `scale` float32 of
@@ -80,7 +82,7 @@ class QuantisedKernel:
 
 
 def quantise(params: Mapping[str, Any], settings: Int8 | Bfloat16) -> dict[str, Any]:
-  """Replaces every kernel of a model's parameters by one of fewer bits.
+  """Replaces every kernel and the embedding of a model by fewer bits.
 
   Args:
     params: as `T5.apply` takes them, unboxed; looped or scanned. Kernels that lie
@@ -88,8 +90,8 @@ def quantise(params: Mapping[str, Any], settings: Int8 | Bfloat16) -> dict[str, 
     settings: which, and how the kernels multiply.
 
   Returns:
-    The tree with a QuantisedKernel for each kernel (Int8), or with its kernels and
-    embeddings in bfloat16 (Bfloat16), and the other parameters as they are.
+    The tree with its kernels and embedding as QuantisedKernel (Int8) or in bfloat16
+    (Bfloat16), and the other parameters as they are.
 
   Raises:
     ValueError: Qwix is not installed and Int8 asked for, or there is no float32
@@ -107,47 +109,60 @@ def quantise(params: Mapping[str, Any], settings: Int8 | Bfloat16) -> dict[str, 
       raise ValueError(
         f'{"/".join(path)} is quantised already; give the float32 parameters'
       )
-  if isinstance(settings, Bfloat16):
-    kernels += [path for path in replaced if path[-1] == EMBEDDING]
   shrink = _shrinker(settings)
-  for path in kernels:
-    replaced[path] = shrink(replaced[path])
+  for path in replaced:
+    if path in kernels or path[-1] == EMBEDDING:
+      replaced[path] = shrink(replaced[path], path[-1] == EMBEDDING)
   return traverse_util.unflatten_dict(replaced)
 
 
-def _shrinker(settings: Int8 | Bfloat16) -> Callable[[jax.Array], Any]:
-  """From a kernel to what takes its place."""
+def _shrinker(settings: Int8 | Bfloat16) -> Callable[[jax.Array, bool], Any]:
+  """From a kernel, or the embedding, to what takes its place."""
   if isinstance(settings, Bfloat16):
-    return jax.jit(lambda kernel: kernel.astype(jnp.bfloat16))
+    narrow = jax.jit(lambda kernel: kernel.astype(jnp.bfloat16))
+    return lambda kernel, is_embedding: narrow(kernel)
   _library()  # fails at once without it
 
-  @jax.jit
-  def shrink(kernel: jax.Array) -> Any:
+  @functools.partial(jax.jit, static_argnums=1)
+  def shrink(kernel: jax.Array, is_embedding: bool) -> Any:
     # Every axis but that of the inputs has scales of its own: [inputs, outputs],
-    # or [inputs, layers, outputs].
-    return _round(kernel, range(1, kernel.ndim))
+    # [inputs, layers, outputs], or the embedding's [outputs, inputs].
+    return _round(kernel, [0] if is_embedding else range(1, kernel.ndim))
 
-  return lambda kernel: QuantisedKernel(shrink(kernel), settings)
+  return lambda kernel, is_embedding: QuantisedKernel(
+    shrink(kernel, is_embedding), settings
+  )
 
 
 def project(
   x: jax.Array,  # [..., inputs]
-  kernel: QuantisedKernel,  # [inputs, outputs]
+  kernel: QuantisedKernel,  # [inputs, outputs]; of the embedding, [outputs, inputs]
+  *,
+  inputs_axis: int = 0,
 ) -> jax.Array:  # [..., outputs], of x's type
-  """x . kernel, as `kernel.settings` say.
+  """x . kernel, as `kernel.settings` say; inputs_axis is the kernel's.
 
   Rows and scales are float32 whatever the type of x: in bfloat16 a scale would
   lose 16 of its 24 bits for all weights of its channel alike.
   """
   qwix = _library()
+  contracted = ((x.ndim - 1,), (inputs_axis,)), ((), ())
   if not kernel.settings.inputs:
     weights = qwix.dequantize(kernel.weights).astype(x.dtype)
-    return jnp.einsum('...i,io->...o', x, weights)
+    return jax.lax.dot_general(x, weights, contracted)
   rows = _round(x.astype(jnp.float32), range(x.ndim - 1))
-  contracted = ((x.ndim - 1,), (0,)), ((), ())
   # Qwix multiplies int32 sums by float32 scales, which 'strict' would refuse.
   with jax.numpy_dtype_promotion('standard'):
     return qwix.dot_general(rows, kernel.weights, contracted).astype(x.dtype)
+
+
+def rows_of(
+  table: QuantisedKernel,  # [vocab, embed]
+  tokens: jax.Array,  # [...] int32
+) -> jax.Array:  # [..., embed] float32
+  """The embeddings of tokens; NaN for an id past the table."""
+  scales = jnp.take(table.weights.scale, tokens, axis=0)
+  return jnp.take(table.weights.qvalue, tokens, axis=0).astype(jnp.float32) * scales
 
 
 def dequantise(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -69,13 +69,14 @@ def test_weights_are_within_half_a_step_of_their_channel():
     _by_name(tree) for tree in (_params(), quantisation.dequantise(_quantised()))
   )
   for name, kernel in original.items():
-    if not name.endswith('/kernel'):
+    if not name.endswith(('/kernel', '/embedding')):
       continue
     stored = _by_name(_quantised())[name].weights
     assert stored.qvalue.dtype == jnp.int8
     assert stored.qvalue.shape == kernel.shape
-    steps = np.abs(kernel).max(axis=0) / 127
-    np.testing.assert_allclose(stored.scale, steps[None], rtol=1e-6)
+    inputs = 1 if name.endswith('/embedding') else 0
+    steps = np.abs(kernel).max(axis=inputs, keepdims=True) / 127
+    np.testing.assert_allclose(stored.scale, steps, rtol=1e-6)
     error = np.abs(restored[name] - kernel)
     # 1e-5 of a step for the division's rounding. One scale for the whole kernel
     # would be off by more than half a step of its smaller channels.
@@ -83,7 +84,7 @@ def test_weights_are_within_half_a_step_of_their_channel():
     assert np.max(error / steps) > 0.4
 
 
-def test_all_projections_are_quantised_and_nothing_else():
+def test_all_projections_and_the_embedding_are_quantised_and_nothing_else():
   original, quantised = _by_name(_params()), _by_name(_quantised())
   assert original.keys() == quantised.keys()
   kept = set()
@@ -91,7 +92,7 @@ def test_all_projections_are_quantised_and_nothing_else():
     if not isinstance(leaf, quantisation.QuantisedKernel):
       assert leaf is original[name]
       kept.add(name.split('/')[-1])
-  assert kept == {'embedding', 'rel_embedding', 'scale'}
+  assert kept == {'rel_embedding', 'scale'}
   assert 'decoder/logits_dense/kernel' not in {
     name for name, leaf in quantised.items() if isinstance(leaf, jax.Array)
   }
@@ -129,18 +130,25 @@ def test_bytes_are_those_of_the_arrays():
   num_bytes = num_parameters = 0
   for name, leaf in _by_name(_params()).items():
     num_parameters += leaf.size
-    is_kernel = name.endswith('kernel')
-    num_bytes += leaf.size + 4 * leaf.shape[1] if is_kernel else 4 * leaf.size
+    if name.endswith('kernel'):
+      num_bytes += leaf.size + 4 * leaf.shape[1]
+    elif name.endswith('/embedding'):
+      num_bytes += leaf.size + 4 * leaf.shape[0]
+    else:
+      num_bytes += 4 * leaf.size
   found = quantisation.bytes_a_parameter(_quantised())
   assert found == num_bytes / num_parameters
-  assert 1 < found < 2.5
+  assert 1 < found < 2
 
 
+@pytest.mark.parametrize('tied', [False, True])
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
-def test_the_model_applies_the_dequantised_weights(dtype):
-  config = dataclasses.replace(CONFIG, dtype=dtype)
-  found = _logits(_quantised(), config)
-  expected = _logits(quantisation.dequantise(_quantised()), config)
+def test_the_model_applies_the_dequantised_weights(dtype, tied):
+  config = dataclasses.replace(CONFIG, logits_via_embedding=tied)
+  params = quantisation.quantise(_params(config), WEIGHTS)
+  config = dataclasses.replace(config, dtype=dtype)
+  found = _logits(params, config)
+  expected = _logits(quantisation.dequantise(params), config)
   assert found.dtype == jnp.float32
   # The same weights; the products may be fused in another way. In bfloat16 a
   # different order of sums can round the other way, by 2^-8 of a stream near 1.
@@ -227,6 +235,33 @@ def test_bfloat16_kernels_change_nothing_where_all_is_bfloat16():
     'logits_dense': _params()['decoder']['logits_dense'],  # float32 in any case
   }
   np.testing.assert_array_equal(_logits(params, config), _logits(_params(), config))
+
+
+@pytest.mark.parametrize('transposed', [False, True])
+def test_tied_logits_multiply_integers(transposed):
+  config = dataclasses.replace(CONFIG, logits_via_embedding=True)
+  table = np.asarray(_params(config)['token_embedder']['embedding'])
+  features = np.random.default_rng(0).normal(size=(1, 2, 16)).astype(np.float32)
+  params = {'params': quantisation.quantise(_params(config), BOTH)['token_embedder']}
+  embedder = layers.TokenEmbedder(config.vocab_size, config.emb_dim)
+  logits = embedder.apply(params, features, transposed=transposed, method='attend')
+  logits = np.moveaxis(np.asarray(logits), 0, -1) if transposed else logits
+  rows = features / 4  # sqrt(emb_dim)
+  row_steps, steps = (
+    np.abs(x).max(axis=-1, keepdims=True) / 127 for x in (rows, table)
+  )
+  expected = np.round(rows / row_steps) @ np.round(table / steps).T
+  np.testing.assert_allclose(logits, expected * row_steps * steps.T, rtol=1e-4)
+  assert np.abs(logits - rows @ table.T).max() > 1e-3
+
+
+def test_an_embedding_of_8_bits_gives_nan_past_its_end():
+  embedder = layers.TokenEmbedder(CONFIG.vocab_size, CONFIG.emb_dim)
+  params = {'params': _quantised()['token_embedder']}
+  tokens = jnp.asarray([[3, CONFIG.vocab_size]])
+  found = np.isnan(embedder.apply(params, tokens))
+  np.testing.assert_array_equal(found.all(axis=-1), [[False, True]])
+  assert not found[0, 0].any()
 
 
 def test_a_row_of_zeros_gives_zeros():
