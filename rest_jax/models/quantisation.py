@@ -27,7 +27,7 @@ Qwix is optional, the extra `quantised`, and imported when it is needed: for Int
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -109,29 +109,23 @@ def quantise(params: Mapping[str, Any], settings: Int8 | Bfloat16) -> dict[str, 
       raise ValueError(
         f'{"/".join(path)} is quantised already; give the float32 parameters'
       )
-  shrink = _shrinker(settings)
+  if isinstance(settings, Int8):
+    _library()  # fails at once without it
   for path in replaced:
     if path in kernels or path[-1] == EMBEDDING:
-      replaced[path] = shrink(replaced[path], path[-1] == EMBEDDING)
+      replaced[path] = _shrink(replaced[path], settings, path[-1] == EMBEDDING)
   return traverse_util.unflatten_dict(replaced)
 
 
-def _shrinker(settings: Int8 | Bfloat16) -> Callable[[jax.Array, bool], Any]:
-  """From a kernel, or the embedding, to what takes its place."""
+@functools.partial(jax.jit, static_argnames=('settings', 'is_embedding'))
+def _shrink(kernel: jax.Array, settings: Int8 | Bfloat16, is_embedding: bool) -> Any:
+  """What takes the place of a kernel, or of the embedding."""
   if isinstance(settings, Bfloat16):
-    narrow = jax.jit(lambda kernel: kernel.astype(jnp.bfloat16))
-    return lambda kernel, is_embedding: narrow(kernel)
-  _library()  # fails at once without it
-
-  @functools.partial(jax.jit, static_argnums=1)
-  def shrink(kernel: jax.Array, is_embedding: bool) -> Any:
-    # Every axis but that of the inputs has scales of its own: [inputs, outputs],
-    # [inputs, layers, outputs], or the embedding's [outputs, inputs].
-    return _round(kernel, [0] if is_embedding else range(1, kernel.ndim))
-
-  return lambda kernel, is_embedding: QuantisedKernel(
-    shrink(kernel, is_embedding), settings
-  )
+    return kernel.astype(jnp.bfloat16)
+  # Every axis but that of the inputs has scales of its own: [inputs, outputs],
+  # [inputs, layers, outputs], or the embedding's [outputs, inputs].
+  channels = [0] if is_embedding else range(1, kernel.ndim)
+  return QuantisedKernel(_round(kernel, channels), settings)
 
 
 def project(
