@@ -31,7 +31,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from rest_jax.models import quantisation
+from rest_jax.models import cpu_products, quantisation
 
 # Added to masked attention scores; finite, so that a row without any visible
 # key (a source of padding alone) gives a uniform average and no NaN.
@@ -171,7 +171,10 @@ class TokenEmbedder(nn.Module):
     tokens = constrain(tokens, 'batch', *axes)
     # Whole rows of the table: with `embed` sharded, the compiler would else pick
     # pieces of rows for all tokens and replicate them to shard by `batch` again.
-    table = jax.tree.map(lambda x: constrain(x, 'vocab', None), self.embedding)
+    table = self.embedding
+    if isinstance(table, cpu_products.TwoWayTable):
+      table = table.rows
+    table = jax.tree.map(lambda x: constrain(x, 'vocab', None), table)
     if isinstance(table, quantisation.QuantisedKernel):
       embedded = quantisation.rows_of(table, tokens)
     else:
@@ -189,11 +192,16 @@ class TokenEmbedder(nn.Module):
     if isinstance(self.embedding, quantisation.QuantisedKernel):
       logits = quantisation.project(x, self.embedding, inputs_axis=1)
       return jnp.moveaxis(logits, -1, 0) if transposed else logits
-    x = x.astype(operand_type(self.embedding, 'float32'))
+    table = self.embedding
+    if isinstance(table, cpu_products.TwoWayTable):
+      if not transposed:
+        return jnp.einsum('...e,ev->...v', x, table.turned)
+      table = table.rows
+    x = x.astype(operand_type(table, 'float32'))
     einsum = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
     if transposed:
-      return einsum('ve,...e->v...', self.embedding, x)
-    return einsum('...e,ve->...v', x, self.embedding)
+      return einsum('ve,...e->v...', table, x)
+    return einsum('...e,ve->...v', x, table)
 
 
 def mask_bias(mask: jax.Array) -> jax.Array:

@@ -27,6 +27,12 @@ Array: TypeAlias = Any  # jax.Array on the devices, np.ndarray on the host
 PAD_ID = vocabularies.PAD_ID  # also the decoder's start token
 EOS_ID = vocabularies.EOS_ID
 
+_EXCHANGE: Any = {'static_argnames': ('config', 'shards'), 'donate_argnames': 'lanes'}
+_ADVANCE: Any = {
+  'static_argnames': ('config', 'num_tokens', 'decoding', 'mesh'),
+  'donate_argnames': 'lanes',
+}
+
 
 class Lanes(NamedTuple):
   """The sources in flight and how far their candidates are.
@@ -180,9 +186,7 @@ def past_sharding(
   return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec))
 
 
-@functools.partial(
-  jax.jit, static_argnames=('config', 'shards'), donate_argnames=('lanes',)
-)
+@functools.partial(jax.jit, **_EXCHANGE)
 def exchange(
   params: Any,
   lanes: Lanes,
@@ -257,11 +261,7 @@ def exchange(
   return lanes, ended
 
 
-@functools.partial(
-  jax.jit,
-  static_argnames=('config', 'num_tokens', 'decoding', 'mesh'),
-  donate_argnames=('lanes',),
-)
+@functools.partial(jax.jit, **_ADVANCE)
 def advance(
   params: Any,
   lanes: Lanes,
@@ -342,6 +342,26 @@ def advance(
 
   lanes, steps = jax.lax.while_loop(goes_on, step, (lanes, jnp.zeros((), jnp.int32)))
   return lanes, _free(lanes), steps
+
+
+class Programs(NamedTuple):
+  """The loop's two programs, compiled alike."""
+
+  exchange: Any  # as `exchange`
+  advance: Any  # as `advance`
+
+
+def programs(options: tuple[tuple[str, str], ...] = ()) -> Programs:
+  """`exchange` and `advance`, compiled with these of XLA's options."""
+  return _with_options(options) if options else Programs(exchange, advance)
+
+
+@functools.cache
+def _with_options(options: tuple[tuple[str, str], ...]) -> Programs:
+  def compiled(program: Any, kept: dict[str, Any]) -> Any:
+    return jax.jit(program.__wrapped__, **kept, compiler_options=dict(options))
+
+  return Programs(compiled(exchange, _EXCHANGE), compiled(advance, _ADVANCE))
 
 
 def _vocabulary_copied(params: Any, mesh: jax.sharding.Mesh | None) -> Any:

@@ -198,7 +198,9 @@ def _inverse_cdf(
   lead = logits.shape[:-1]
   num_columns = -(-logits.shape[-1] // FAN)
   num_blocks = -(-num_columns // FAN)
-  peak = jnp.max(jnp.where(allowed, logits, -jnp.inf), axis=-1, keepdims=True)
+  # Added, not put in place: a CPU adds as it compares, and would copy all logits else.
+  never = jnp.where(allowed, 0.0, -jnp.inf)
+  peak = jnp.max(logits + never, axis=-1, keepdims=True)
   allowed = jnp.broadcast_to(allowed, logits.shape)
 
   def in_rows(x: jax.Array, value: float) -> jax.Array:  # [..., FAN, columns]

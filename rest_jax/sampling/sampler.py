@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from rest_jax.data import group_store, vocabularies
-from rest_jax.models import t5
+from rest_jax.models import cpu_products, t5
 from rest_jax.sampling import decoder, draws, tickets
 from rest_jax.sampling import flow as flow_lib
 from rest_jax.training import hosts
@@ -122,7 +122,8 @@ class Sampler:
         f'SamplerSettings.batch_size={settings.batch_size} must be a multiple of the '
         f"mesh's data x fsdp = {shards}"
       )
-    self._params = params
+    self._params, options = cpu_products.for_decoding(params, config, mesh)
+    self._programs = decoder.programs(options)
     self._config = config
     self._vocabulary = vocabulary
     self._mesh = mesh
@@ -166,7 +167,7 @@ class Sampler:
       turn = flow.turn(free)
       lanes, ended = self._exchange(lanes, turn, share)
       if turn.enough:
-        lanes, freed, steps = decoder.advance(
+        lanes, freed, steps = self._programs.advance(
           self._params,
           lanes,
           np.int32(turn.enough),
@@ -207,7 +208,7 @@ class Sampler:
     """Puts in what comes and takes out what leaves, if anything does."""
     shards = mesh_lib.batch_shards(self._mesh)
     if turn.incoming is not None:
-      return decoder.exchange(
+      return self._programs.exchange(
         self._params,
         self._fit(lanes, turn, share),
         self._put(turn.incoming),

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rest_jax.models import cpu_products
 from rest_jax.planning import arithmetic
 from rest_jax.rewards import learned
 from rest_jax.sampling import beam, decoder, divergence
@@ -55,6 +56,8 @@ class Executed:
       for name, value in vars(module).items():
         if hasattr(value, 'trace') and hasattr(value, 'lower'):
           monkeypatch.setattr(module, name, self.instead_of(value))
+    # As on the devices that were planned for.
+    monkeypatch.setattr(cpu_products, 'for_decoding', lambda params, *_: (params, ()))
     exchange, annotate_fn = decoder.exchange, rollouts.annotate_fn
 
     def drawn(params, lanes, incoming, *args, **kwargs):

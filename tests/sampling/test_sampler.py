@@ -11,7 +11,7 @@ import scipy.stats
 from flax import linen as nn
 
 from rest_jax.data import batches, group_store
-from rest_jax.models import t5
+from rest_jax.models import cpu_products, t5
 from rest_jax.sampling import decoder, draws
 from rest_jax.sampling import sampler as sampler_lib
 from rest_jax.training import mesh as mesh_lib
@@ -217,11 +217,11 @@ def test_duplicates_are_kept():
 
 
 def test_the_loop_is_compiled_once_for_a_shape():
-  groups = _groups(12)
+  groups, advance = _groups(12), decoder.programs(cpu_products.OPTIONS).advance
   _sample(groups, 6)
-  compiled = decoder.advance._cache_size()
+  compiled = advance._cache_size()
   _sample(groups[::-1], 6, params=_params(seed=9))
-  assert decoder.advance._cache_size() == compiled
+  assert advance._cache_size() == compiled > 0
 
 
 def test_a_second_call_compiles_nothing():

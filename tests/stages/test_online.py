@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from rest_jax.data import group_store
-from rest_jax.models import t5
+from rest_jax.models import cpu_products, t5
 from rest_jax.rewards import normalisers
 from rest_jax.sampling import decoder, divergence, draws
 from rest_jax.sampling import sampler as sampler_lib
@@ -75,7 +75,7 @@ class _Watching(Shortness):
     return dataclasses.asdict(Shortness(self.scale))
 
   def __call__(self, groups):
-    programs = (decoder.exchange, decoder.advance)
+    programs = decoder.programs(cpu_products.OPTIONS)
     self.compiled.append([program._cache_size() for program in programs])
     return super().__call__(groups)
 
