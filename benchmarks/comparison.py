@@ -178,16 +178,13 @@ def check_greedy(
 def compare(
   samplers: Sequence[Sampler], work: Work, policy: ours.Policy, *, repeats: int
 ) -> tuple[list[dict[str, Any]], dict[str, rivals.Candidates]]:
-  """Tunes the rivals, which warms them up, compiles ours, times all in turns.
+  """Tunes the samplers, which warms them up and compiles ours, times all in turns.
 
   Returns:
     A row per sampler, and what each drew in the last round.
   """
   for sampler in samplers:
-    if isinstance(sampler, rivals.Rival):
-      sampler.tune(work.source_tokens, num_samples=work.num_samples, limits=work.limits)
-    else:
-      work.draw(sampler, seed=repeats)  # compiles
+    sampler.tune(work.source_tokens, num_samples=work.num_samples, limits=work.limits)
   types = {sampler.name: _type_of(sampler.name) for sampler in samplers}
   measured = {dtype: ceiling.matmul_gflops(dtype) for dtype in types.values() if dtype}
   turns = measuring.interleave(

@@ -5,7 +5,7 @@
 
 All lines of a text file, encoded with the policy's vocabulary. First every rival's
 greedy outputs are held against ours: a float32 rival must agree on 99 % of them.
-Then the rivals are tuned, all are warmed up, and the rounds interleave. A rival's
+Then the samplers are tuned and warmed up, and the rounds interleave. A rival's
 sampled lengths must not lie more than 4 standard errors from ours, in float32; the
 sampled tokens of the first sources are scored with the policy itself, so that
 `nats_per_token`, the mean log-probability, is comparable between samplers.

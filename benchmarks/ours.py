@@ -15,7 +15,7 @@ import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 
-from benchmarks import rivals
+from benchmarks import measuring, rivals
 from rest_jax import paths
 from rest_jax.data import group_store, vocabularies
 from rest_jax.models import quantisation, reward, t5
@@ -189,6 +189,17 @@ class Ours(abc.ABC):
   ) -> rivals.Candidates:
     """As `rivals.Rival.sample`; another seed is another identity of the sources."""
 
+  def tune(
+    self,
+    source_tokens: Sequence[Sequence[int]],
+    *,
+    num_samples: int,
+    limits: rivals.Limits,
+  ) -> str:
+    """As `rivals.Rival.tune`, with nothing to choose: draws once, which compiles."""
+    self.sample(source_tokens, num_samples=num_samples, limits=limits)
+    return self.setting
+
   def greedy(
     self, source_tokens: Sequence[Sequence[int]], *, limits: rivals.Limits
   ) -> list[list[int]]:
@@ -298,7 +309,7 @@ class OurProcesses(Ours):
     precision: as `Policy.with_precision` takes it.
     name: what to call it in tables.
     settings: fields of SamplerSettings that differ from their defaults, for each
-      process; without a batch size the default is shared out.
+      process; without a batch size `tune` chooses one.
   """
 
   def __init__(
@@ -312,19 +323,55 @@ class OurProcesses(Ours):
     settings: Mapping[str, Any],
   ):
     self.name = name
-    lanes = sampler_lib.SamplerSettings().batch_size // num
-    chosen = {'batch_size': lanes, **settings}
-    self.setting = f'{num} processes, {sampler_lib.SamplerSettings(**chosen)}'
+    most = sampler_lib.SamplerSettings().batch_size // num
+    self._choices = [
+      {'batch_size': lanes, **settings}
+      for lanes in ([most] if 'batch_size' in settings else [most, most // 2])
+    ]
     cores = sorted(os.sched_getaffinity(0))
     if num > len(cores):
       raise ValueError(f'{num} processes need as many cores; there are {len(cores)}')
     context = multiprocessing.get_context('spawn')
     self._pools = [
       concurrent.futures.ProcessPoolExecutor(
-        1, context, _begin, (core, path, shape, precision, chosen)
+        1, context, _begin, (core, path, shape, precision)
       )
       for core in cores[:num]
     ]
+    self._use(self._choices[0])
+
+  def tune(
+    self,
+    source_tokens: Sequence[Sequence[int]],
+    *,
+    num_samples: int,
+    limits: rivals.Limits,
+  ) -> str:
+    """As `rivals.Rival.tune`: the default's lanes, shared out, or half as many.
+
+    On all of the sources: with some of them more of the lanes would idle.
+    """
+
+    def draw() -> rivals.Candidates:
+      return self.sample(source_tokens, num_samples=num_samples, limits=limits)
+
+    seconds = []
+    for settings in self._choices:
+      self._use(settings)
+      draw()
+      if len(self._choices) > 1:
+        seconds.append(measuring.timed(draw).seconds)
+        measuring.say(f'{self.name}: {self.setting}, {seconds[-1]:.2f} s')
+    if seconds:
+      self._use(self._choices[int(np.argmin(seconds))])
+    return self.setting
+
+  def _use(self, settings: dict[str, Any]) -> None:
+    """Goes on with these settings in every process."""
+    chosen = sampler_lib.SamplerSettings(**settings)
+    self.setting = f'{len(self._pools)} processes, {chosen}'
+    for pool in self._pools:
+      pool.submit(_cut_by, settings).result()
 
   def sample(
     self,
@@ -356,17 +403,22 @@ class OurProcesses(Ours):
     return [found[row] for row in range(len(source_tokens))]
 
 
-_sampler: OurSampler | None = None  # of a process of OurProcesses
+# Of a process of OurProcesses.
+_policy: Policy | None = None
+_sampler: OurSampler | None = None
 
 
-def _begin(
-  core: int, path: str | None, shape: str, precision: str, settings: dict[str, Any]
-) -> None:
-  global _sampler
+def _begin(core: int, path: str | None, shape: str, precision: str) -> None:
+  global _policy
   threading.Thread(target=_end_with_parent, daemon=True).start()
   os.sched_setaffinity(0, {core})  # before the first use of JAX, which counts cores
-  policy = make_policy(path, shape).with_precision(precision)
-  _sampler = OurSampler(policy, settings=settings)
+  _policy = make_policy(path, shape).with_precision(precision)
+
+
+def _cut_by(settings: dict[str, Any]) -> None:
+  global _sampler
+  assert _policy is not None
+  _sampler = OurSampler(_policy, settings=settings)
 
 
 def _end_with_parent() -> None:

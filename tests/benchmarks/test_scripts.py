@@ -1,6 +1,7 @@
 """Every script runs, ours alone, on a tiny random model, and prints what it says."""
 
 import json
+import re
 
 import pytest
 
@@ -63,7 +64,7 @@ def test_processes_draw_what_is_asked_for(capsys):
   (row,) = rows
   assert row['sampler'] == 'ours_bfloat16_weights'
   assert row['mean_length'] == 4
-  assert row['setting'].startswith('2 processes, SamplerSettings(batch_size=128,')
+  assert re.match(r'2 processes, SamplerSettings\(batch_size=(128|64),', row['setting'])
   assert row['ceiling_gflops'] > 0
   assert _last_line(capsys)['rows'] == rows
 
