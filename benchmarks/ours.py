@@ -370,8 +370,8 @@ class OurProcesses(Ours):
     """Goes on with these settings in every process."""
     chosen = sampler_lib.SamplerSettings(**settings)
     self.setting = f'{len(self._pools)} processes, {chosen}'
-    for pool in self._pools:
-      pool.submit(_cut_by, settings).result()
+    for taken in [pool.submit(_cut_by, settings) for pool in self._pools]:
+      taken.result()
 
   def sample(
     self,
