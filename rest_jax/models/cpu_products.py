@@ -1,7 +1,7 @@
 """Float32 products on a CPU, in the library and the order that are faster there.
 
 XLA's compiler for CPUs gives products to YNNPACK, or, where that is kept from them, to
-Eigen with oneDNN's kernels. On a CPU with AVX-512 and AMX, one core, GFLOP/s (jax
+Eigen. On a CPU with AVX-512 and AMX, one core, GFLOP/s (jax
 0.10.2; [128, inputs] times [inputs, outputs]):
 
     inputs, outputs     192, 4000   192, 512   512, 192   192, 192
@@ -12,7 +12,8 @@ Eigen with oneDNN's kernels. On a CPU with AVX-512 and AMX, one core, GFLOP/s (j
 So the decoder loop of a float32 policy is compiled for Eigen, and of an embedding that
 is tied to the logits a turned copy lies beside the original: `for_decoding`. All else
 stays with YNNPACK, which alone knows AMX: bfloat16 and 8-bit products take four times
-as long in Eigen. So do forward and backward passes: as fast in both.
+as long in Eigen. So do the forward and backward passes of training and scoring, which
+are as fast with either.
 """
 
 import dataclasses
@@ -31,6 +32,19 @@ from rest_jax.models.config import T5Config
 OPTIONS = (('xla_cpu_experimental_ynn_fusion_type', 'LIBRARY_FUSION_TYPE_REDUCE'),)
 
 Options = tuple[tuple[str, str], ...]
+
+
+@functools.cache
+def options(device: jax.Device) -> Options:
+  """OPTIONS where float32 products gain by them: on CPUs, if this jaxlib knows them."""
+  if device.platform != 'cpu':
+    return ()
+  try:
+    jax.jit(jnp.negative, compiler_options=dict(OPTIONS))(jax.device_put(0.0, device))
+  except jax.errors.JaxRuntimeError as error:
+    logging.info("Float32 products stay in the library of XLA's choice: %s", error)
+    return ()
+  return OPTIONS
 
 
 @functools.partial(
@@ -64,17 +78,17 @@ def for_decoding(
     compiles the loop with. Both as they were, and no options, on other devices than
     CPUs and for policies that multiply anything but float32.
   """
+  found = options(mesh.local_devices[0])
   in_float32 = config.dtype == 'float32' and all(
     leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params)
   )
-  device = mesh.local_devices[0]
-  if device.platform != 'cpu' or not in_float32 or not _accepted(device):
+  if not found or not in_float32:
     return params, ()
   if config.logits_via_embedding:
     embedder = dict(params['token_embedder'])
     embedder['embedding'] = _both_ways(embedder['embedding'])
     params = {**params, 'token_embedder': embedder}
-  return params, OPTIONS
+  return params, found
 
 
 def _both_ways(table: jax.Array) -> TwoWayTable:
@@ -86,16 +100,3 @@ def _both_ways(table: jax.Array) -> TwoWayTable:
       sharding.mesh, jax.sharding.PartitionSpec(*axes[::-1])
     )
   return TwoWayTable(table, jax.jit(jnp.transpose, out_shardings=sharding)(table))
-
-
-@functools.cache
-def _accepted(device: jax.Device) -> bool:
-  """Whether this jaxlib knows the options, which are XLA's experiments."""
-  try:
-    jax.jit(jnp.negative, compiler_options=dict(OPTIONS))(jax.device_put(0.0, device))
-  except jax.errors.JaxRuntimeError as error:
-    logging.info(
-      "Float32 products on this CPU stay in XLA's default library: %s", error
-    )
-    return False
-  return True

@@ -97,11 +97,11 @@ def test_what_multiplies_bfloat16_stays_as_it_is(params, config):
 
 def test_an_option_that_xla_does_not_know_is_left_out(monkeypatch):
   monkeypatch.setattr(cpu_products, 'OPTIONS', (('xla_cpu_no_such_option', '1'),))
-  cpu_products._accepted.cache_clear()
+  cpu_products.options.cache_clear()
   try:
     params, options = _for_decoding(_params())
   finally:
-    cpu_products._accepted.cache_clear()
+    cpu_products.options.cache_clear()
   assert params is _params() and options == ()
 
 
