@@ -358,12 +358,10 @@ class OurProcesses(Ours):
     seconds = []
     for settings in self._choices:
       self._use(settings)
-      draw()
-      if len(self._choices) > 1:
-        seconds.append(measuring.timed(draw).seconds)
-        measuring.say(f'{self.name}: {self.setting}, {seconds[-1]:.2f} s')
-    if seconds:
-      self._use(self._choices[int(np.argmin(seconds))])
+      draw()  # compiles
+      seconds.append(measuring.timed(draw).seconds)
+      measuring.say(f'{self.name}: {self.setting}, {seconds[-1]:.2f} s')
+    self._use(self._choices[int(np.argmin(seconds))])
     return self.setting
 
   def _use(self, settings: dict[str, Any]) -> None:

@@ -1,8 +1,8 @@
 """Float32 products on a CPU, in the library and the order that are faster there.
 
 XLA's compiler for CPUs gives products to YNNPACK, or, where that is kept from them, to
-Eigen. On a CPU with AVX-512 and AMX, one core, GFLOP/s (jax
-0.10.2; [128, inputs] times [inputs, outputs]):
+Eigen. On a CPU with AVX-512 and AMX, one core, GFLOP/s (jax 0.10.2; [128, inputs] times
+[inputs, outputs]):
 
     inputs, outputs     192, 4000   192, 512   512, 192   192, 192
     YNNPACK                   140        154        144        143
