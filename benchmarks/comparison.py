@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks import ceiling, measuring, ours, rivals, t5x_rival
 
-Sampler = ours.Ours | rivals.Rival
+Sampler = ours.OurSampler | rivals.Rival
 
 # What quantised kernels are multiplied in, by their name in `ours.QUANTISED`.
 MULTIPLIED = {
@@ -66,13 +66,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     'int8_both (`quantisation.Int8`, without and with inputs); the first is what '
     'ratios are taken to (default: %(default)s)',
   )
-  parser.add_argument(
-    '--processes',
-    default=1,
-    type=int,
-    help='that ours samples in, a core each, as hosts share out a Grow; more than one '
-    'needs --no_memory (default: %(default)s)',
-  )
   parser.add_argument('--repeats', default=3, type=int, help='rounds that are timed')
   parser.add_argument(
     '--settings',
@@ -107,18 +100,8 @@ def make_sampler(name: str, policy: ours.Policy, args: argparse.Namespace) -> Sa
   """Makes one sampler by name."""
   first, _, dtype = name.partition('_')
   if first == 'ours':
-    precision = dtype or 'float32'
-    if args.processes > 1:
-      return ours.OurProcesses(
-        args.processes,
-        path=getattr(args, 'policy', None),
-        shape=args.shape,
-        precision=precision,
-        name=name,
-        settings=args.settings,
-      )
     return ours.OurSampler(
-      policy.with_precision(precision), name=name, settings=args.settings
+      policy.with_precision(dtype or 'float32'), name=name, settings=args.settings
     )
   if first == 't5x':
     if args.t5x is None:
@@ -133,11 +116,8 @@ def make_samplers(policy: ours.Policy, args: argparse.Namespace) -> list[Sampler
   """All samplers, the one that ratios are taken to first.
 
   Raises:
-    SystemExit: a rival is not installed; says which. Or memory is asked for of
-      several processes.
+    SystemExit: a rival is not installed; says which.
   """
-  if args.processes > 1 and not args.no_memory:
-    raise SystemExit('memory is measured of one process: add --no_memory')
   try:
     return [
       make_sampler(name, policy, args) for name in [*our_names(args), *args.rivals]

@@ -1,12 +1,7 @@
 """Our sampler and scorer behind the calls that the rivals have, and random models."""
 
-import abc
-import concurrent.futures
 import dataclasses
 import json
-import multiprocessing
-import os
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -166,55 +161,18 @@ def with_candidates(
   ]
 
 
-class Ours(abc.ABC):
-  """Our sampler with the calls that a rival has.
-
-  Attributes:
-    name: what to call it in tables.
-    setting: how the work is cut.
-  """
-
-  name: str
-  setting: str
-
-  @abc.abstractmethod
-  def sample(
-    self,
-    source_tokens: Sequence[Sequence[int]],
-    *,
-    num_samples: int,
-    limits: rivals.Limits,
-    temperature: float = 0.8,
-    seed: int = 0,
-  ) -> rivals.Candidates:
-    """As `rivals.Rival.sample`; another seed is another identity of the sources."""
-
-  def tune(
-    self,
-    source_tokens: Sequence[Sequence[int]],
-    *,
-    num_samples: int,
-    limits: rivals.Limits,
-  ) -> str:
-    """As `rivals.Rival.tune`, with nothing to choose: draws once, which compiles."""
-    self.sample(source_tokens, num_samples=num_samples, limits=limits)
-    return self.setting
-
-  def greedy(
-    self, source_tokens: Sequence[Sequence[int]], *, limits: rivals.Limits
-  ) -> list[list[int]]:
-    """As `rivals.Rival.greedy`."""
-    found = self.sample(source_tokens, num_samples=1, limits=limits, temperature=0.0)
-    return [candidates[0] for candidates in found]
-
-
-class OurSampler(Ours):
+class OurSampler:
   """`sampling.sampler.Sampler`, its compiled programs kept from call to call.
 
   Args:
     policy: what to sample from.
     name: what to call it in tables.
-    settings: fields of SamplerSettings that differ from their defaults.
+    settings: fields of SamplerSettings that differ from their defaults; without
+      `batch_size`, `tune` chooses one.
+
+  Attributes:
+    name: what to call it in tables.
+    setting: how the work is cut.
   """
 
   def __init__(
@@ -226,9 +184,44 @@ class OurSampler(Ours):
   ):
     self.name = name
     self._policy = policy
-    self._settings = sampler_lib.SamplerSettings(**(settings or {}))
-    self.setting = str(self._settings)
+    most = sampler_lib.SamplerSettings(**(settings or {}))
+    self._choices = [most]
+    if 'batch_size' not in (settings or {}):
+      half = dataclasses.replace(most, batch_size=most.batch_size // 2)
+      self._choices.append(half)
+    self._use(most)
+
+  def _use(self, settings: sampler_lib.SamplerSettings) -> None:
+    """Goes on with these settings."""
+    self._settings = settings
+    self.setting = str(settings)
     self._samplers: dict[Any, sampler_lib.Sampler] = {}
+
+  def tune(
+    self,
+    source_tokens: Sequence[Sequence[int]],
+    *,
+    num_samples: int,
+    limits: rivals.Limits,
+  ) -> str:
+    """As `rivals.Rival.tune`: the default's lanes, or half as many.
+
+    On all of the sources: with some of them more of the lanes would idle.
+    """
+
+    def draw() -> rivals.Candidates:
+      return self.sample(source_tokens, num_samples=num_samples, limits=limits)
+
+    seconds = []
+    for settings in self._choices:
+      self._use(settings)
+      draw()  # compiles
+      if len(self._choices) > 1:
+        seconds.append(measuring.timed(draw).seconds)
+        measuring.say(f'{self.name}: {self.setting}, {seconds[-1]:.2f} s')
+    if seconds:
+      self._use(self._choices[int(np.argmin(seconds))])
+    return self.setting
 
   def groups(
     self,
@@ -262,6 +255,13 @@ class OurSampler(Ours):
       seed=seed,
     )
     return [[tokens.tolist() for tokens in group.tokens] for group in groups]
+
+  def greedy(
+    self, source_tokens: Sequence[Sequence[int]], *, limits: rivals.Limits
+  ) -> list[list[int]]:
+    """As `rivals.Rival.greedy`."""
+    found = self.sample(source_tokens, num_samples=1, limits=limits, temperature=0.0)
+    return [candidates[0] for candidates in found]
 
   def count_tokens(
     self,
@@ -298,138 +298,6 @@ class OurSampler(Ours):
         settings=self._settings,
       )
     return self._samplers[key]
-
-
-class OurProcesses(Ours):
-  """Our sampler in several processes, a core each: as hosts share out a Grow.
-
-  Args:
-    num: processes, at most the cores there are.
-    path, shape: as `make_policy` takes them; each process makes its own policy.
-    precision: as `Policy.with_precision` takes it.
-    name: what to call it in tables.
-    settings: fields of SamplerSettings that differ from their defaults, for each
-      process; without a batch size `tune` chooses one.
-  """
-
-  def __init__(
-    self,
-    num: int,
-    *,
-    path: str | None,
-    shape: str,
-    precision: str,
-    name: str,
-    settings: Mapping[str, Any],
-  ):
-    self.name = name
-    most = sampler_lib.SamplerSettings().batch_size // num
-    self._choices = [
-      {'batch_size': lanes, **settings}
-      for lanes in ([most] if 'batch_size' in settings else [most, most // 2])
-    ]
-    cores = sorted(os.sched_getaffinity(0))
-    if num > len(cores):
-      raise ValueError(f'{num} processes need as many cores; there are {len(cores)}')
-    context = multiprocessing.get_context('spawn')
-    self._pools = [
-      concurrent.futures.ProcessPoolExecutor(
-        1, context, _begin, (core, path, shape, precision)
-      )
-      for core in cores[:num]
-    ]
-    self._use(self._choices[0])
-
-  def tune(
-    self,
-    source_tokens: Sequence[Sequence[int]],
-    *,
-    num_samples: int,
-    limits: rivals.Limits,
-  ) -> str:
-    """As `rivals.Rival.tune`: the default's lanes, shared out, or half as many.
-
-    On all of the sources: with some of them more of the lanes would idle.
-    """
-
-    def draw() -> rivals.Candidates:
-      return self.sample(source_tokens, num_samples=num_samples, limits=limits)
-
-    seconds = []
-    for settings in self._choices:
-      self._use(settings)
-      draw()  # compiles
-      seconds.append(measuring.timed(draw).seconds)
-      measuring.say(f'{self.name}: {self.setting}, {seconds[-1]:.2f} s')
-    self._use(self._choices[int(np.argmin(seconds))])
-    return self.setting
-
-  def _use(self, settings: dict[str, Any]) -> None:
-    """Goes on with these settings in every process."""
-    chosen = sampler_lib.SamplerSettings(**settings)
-    self.setting = f'{len(self._pools)} processes, {chosen}'
-    for taken in [pool.submit(_cut_by, settings) for pool in self._pools]:
-      taken.result()
-
-  def sample(
-    self,
-    source_tokens: Sequence[Sequence[int]],
-    *,
-    num_samples: int,
-    limits: rivals.Limits,
-    temperature: float = 0.8,
-    seed: int = 0,
-  ) -> rivals.Candidates:
-    """As `rivals.Rival.sample`; sources of all lengths go to each process."""
-    num = len(self._pools)
-    order = sorted(range(len(source_tokens)), key=lambda row: len(source_tokens[row]))
-    parts = [order[start::num] for start in range(num)]
-    drawn = [
-      pool.submit(
-        _draw,
-        [source_tokens[row] for row in rows],
-        num_samples=num_samples,
-        limits=limits,
-        temperature=temperature,
-        seed=num * seed + part,  # a part's sources have identities of their own
-      )
-      for part, (pool, rows) in enumerate(zip(self._pools, parts, strict=True))
-    ]
-    found: dict[int, list[list[int]]] = {}
-    for rows, future in zip(parts, drawn, strict=True):
-      found |= zip(rows, future.result(), strict=True)
-    return [found[row] for row in range(len(source_tokens))]
-
-
-# Of a process of OurProcesses.
-_policy: Policy | None = None
-_sampler: OurSampler | None = None
-
-
-def _begin(core: int, path: str | None, shape: str, precision: str) -> None:
-  global _policy
-  threading.Thread(target=_end_with_parent, daemon=True).start()
-  os.sched_setaffinity(0, {core})  # before the first use of JAX, which counts cores
-  _policy = make_policy(path, shape).with_precision(precision)
-
-
-def _cut_by(settings: dict[str, Any]) -> None:
-  global _sampler
-  assert _policy is not None
-  _sampler = OurSampler(_policy, settings=settings)
-
-
-def _end_with_parent() -> None:
-  """A process of a pool would wait for work for ever once its parent is killed."""
-  parent = multiprocessing.parent_process()
-  assert parent is not None
-  parent.join()
-  os._exit(1)
-
-
-def _draw(source_tokens: Sequence[Sequence[int]], **options: Any) -> rivals.Candidates:
-  assert _sampler is not None
-  return _sampler.sample(source_tokens, **options)
 
 
 def log_prob_scorer(policy: Policy, **settings: Any) -> learned.LearnedReward:

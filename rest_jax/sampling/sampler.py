@@ -1,4 +1,4 @@
-"""The sampler around the decoder loop: groups in, groups with candidates out."""
+"""The sampler around the decoder loops: groups in, groups with candidates out."""
 
 import dataclasses
 import itertools
@@ -10,9 +10,8 @@ import numpy as np
 
 from rest_jax.data import group_store, vocabularies
 from rest_jax.models import cpu_products, t5
-from rest_jax.sampling import decoder, draws, tickets
+from rest_jax.sampling import cpu_cores, decoder, draws, loops, tickets
 from rest_jax.sampling import flow as flow_lib
-from rest_jax.training import hosts
 from rest_jax.training import mesh as mesh_lib
 
 # Candidates are cut into shares so small that each slot takes so many of them, one
@@ -21,6 +20,8 @@ ROUNDS = 3
 # So many candidates of a slot count as a ticket, even if more share it: what a call of
 # Grow holds, and a kill loses, grows no further with N.
 CANDIDATES_OF_A_TICKET = 32
+# A core of a CPU gets a loop of its own as long as each has so many rows.
+ROWS_OF_A_CORE = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,17 +43,45 @@ class SamplerSettings:
       ticket's time at the end of a call. A call is what several hosts share out and
       what a lost one loses: fewer suit a large pod, or one whose hosts come and go
       (benchmarks/README.md).
+    loops: on a CPU: so many decoder loops run side by side, each on a thread and a
+      core, with its part of the lanes and of the sources. None is one for each core
+      as long as each has 64 rows. On two cores two loops take little more than half
+      of the time of one (benchmarks/README.md). Elsewhere, and on a mesh of several
+      devices, there is one.
   """
 
   batch_size: int = 256
   slots: int = 1
   share: int = 128
   tickets: int = 32
+  loops: int | None = None
 
   def __post_init__(self) -> None:
     for name, value in dataclasses.asdict(self).items():
-      if value < 1:
+      if value is not None and value < 1:
         raise ValueError(f'{name}={value} must be at least 1')
+    if self.loops and self.loops > self.batch_size:
+      raise ValueError(
+        f'loops={self.loops} must not be more than batch_size={self.batch_size}: each '
+        'has lanes of its own'
+      )
+
+  def loops_on(self, mesh: jax.sharding.Mesh) -> int:
+    """How many loops run side by side on a mesh.
+
+    Raises:
+      ValueError: several are asked for, and the mesh is not one CPU device.
+    """
+    if mesh.size > 1 or mesh.devices.item().platform != 'cpu':
+      if self.loops and self.loops > 1:
+        raise ValueError(
+          f'SamplerSettings.loops={self.loops}: several loops are for the cores of one '
+          f'CPU device, and the mesh is {mesh.devices.flat[0].device_kind} x '
+          f'{mesh.size}; leave loops out, lanes are spread over devices'
+        )
+      return 1
+    most = min(self.batch_size, self.batch_size * self.slots // ROWS_OF_A_CORE)
+    return self.loops or max(1, min(cpu_cores.count(), most))
 
   def sources_of_call(self, num_samples: int) -> int:
     """The most sources of a call of Grow: 8,192 of 32 candidates, 2,048 of 100."""
@@ -122,16 +151,24 @@ class Sampler:
         f'SamplerSettings.batch_size={settings.batch_size} must be a multiple of the '
         f"mesh's data x fsdp = {shards}"
       )
-    self._params, options = cpu_products.for_decoding(params, config, mesh)
-    self._programs = decoder.programs(options)
-    self._config = config
+    self._num_loops = settings.loops_on(mesh)
+    if self._num_loops > 1:
+      mesh = cpu_cores.uncut(mesh)
+      params = cpu_cores.put(mesh, params)
+    params, options = cpu_products.for_decoding(params, config, mesh)
+    self._policy = loops.Policy(
+      params=params,
+      programs=decoder.programs(options),
+      config=config,
+      num_tokens=vocabulary.size,
+      mesh=mesh,
+      decoding=decoding,
+      seed=seed,
+      grow_step=grow_step,
+    )
     self._vocabulary = vocabulary
-    self._mesh = mesh
     self._source_lengths = decoder.cache_lengths(source_length)
     self._lengths = decoder.cache_lengths(target_length)
-    self._decoding = decoding
-    self._seed = np.int32(seed)
-    self._grow_step = np.int32(grow_step)
     self._settings = settings
     self.counts = Counts()
 
@@ -148,52 +185,20 @@ class Sampler:
       raise ValueError(f'num_samples={num_samples} must be at least 1')
     if not groups:
       return
-    settings = self._settings
-    share = settings.share_of(num_samples, len(groups))
-    flow = flow_lib.Flow(
-      [group.source_tokens for group in groups],
-      [group.source_id for group in groups],
-      num_samples,
-      batch=settings.batch_size,
-      slots=settings.slots,
-      share=share,
-      shards=mesh_lib.batch_shards(self._mesh),
-      source_lengths=self._source_lengths,
-      lengths=self._lengths,
-    )
-    lanes: decoder.Lanes | None = None
-    free = np.ones(settings.batch_size, bool)
-    while flow.goes_on():
-      turn = flow.turn(free)
-      lanes, ended = self._exchange(lanes, turn, share)
-      if turn.enough:
-        lanes, freed, steps = self._programs.advance(
-          self._params,
-          lanes,
-          np.int32(turn.enough),
-          config=self._config,
-          num_tokens=self._vocabulary.size,
-          decoding=self._decoding,
-          mesh=self._mesh,
-        )
-      if any(ticket is not None for ticket in turn.leaving):
-        # The devices go on while the host works on what has left.
-        complete = dict(flow.finish(turn.leaving, mesh_lib.fetch(ended)))
-        for drawn in complete.values():
-          self.counts.candidates += len(drawn)
-          self.counts.tokens += sum(len(candidate.tokens) for candidate in drawn)
-        sampled = [groups[row] for row in complete]
-        yield from zip(
-          complete,
-          with_candidates(sampled, list(complete.values()), self._vocabulary),
-          strict=True,
-        )
-      free = turn.free
-      if turn.enough:
-        free = mesh_lib.fetch(freed)
-        self.counts.steps += int(steps)
-        self.counts.rows += int(steps) * lanes.token.size
-      hosts.advance()
+    order = sorted(range(len(groups)), key=lambda row: len(groups[row].source_tokens))
+    num = min(self._num_loops, len(groups))
+    share = self._settings.share_of(num_samples, len(groups))
+    parts = [
+      self._loop(groups, sorted(order[start::num]), num_samples, share)
+      for start in range(num)
+    ]
+    for found, turned in loops.side_by_side(parts):
+      self.counts.steps += turned.steps
+      self.counts.rows += turned.rows
+      for drawn in turned.complete.values():
+        self.counts.candidates += len(drawn)
+        self.counts.tokens += sum(len(candidate.tokens) for candidate in drawn)
+      yield from found
 
   def sample_in_order(
     self, groups: Sequence[group_store.Group], num_samples: int
@@ -202,56 +207,43 @@ class Sampler:
     drawn = dict(self.sample(groups, num_samples))
     return [drawn[row] for row in range(len(groups))]
 
-  def _exchange(
-    self, lanes: decoder.Lanes | None, turn: flow_lib.Turn, share: int
-  ) -> tuple[decoder.Lanes, decoder.Ended | None]:
-    """Puts in what comes and takes out what leaves, if anything does."""
-    shards = mesh_lib.batch_shards(self._mesh)
-    if turn.incoming is not None:
-      return self._programs.exchange(
-        self._params,
-        self._fit(lanes, turn, share),
-        self._put(turn.incoming),
-        self._seed,
-        self._grow_step,
-        config=self._config,
-        shards=shards,
+  def _loop(
+    self,
+    groups: Sequence[group_store.Group],
+    rows: Sequence[int],
+    num_samples: int,
+    share: int,
+  ) -> Iterator[tuple[list[tuple[int, group_store.Group]], loops.Turned]]:
+    """A loop over some rows of the groups: after each turn, what is complete."""
+    settings = self._settings
+    batch = settings.batch_size // self._num_loops
+    flow = flow_lib.Flow(
+      [groups[row].source_tokens for row in rows],
+      [groups[row].source_id for row in rows],
+      num_samples,
+      batch=batch,
+      slots=settings.slots,
+      share=share,
+      shards=mesh_lib.batch_shards(self._policy.mesh),
+      source_lengths=self._source_lengths,
+      lengths=self._lengths,
+    )
+    loop = loops.Loop(
+      self._policy,
+      flow,
+      batch=batch,
+      slots=settings.slots,
+      share=share,
+      limit=self._lengths[-1],
+    )
+    for turned in loop.run():
+      complete = [rows[place] for place in turned.complete]
+      found = with_candidates(
+        [groups[row] for row in complete],
+        list(turned.complete.values()),
+        self._vocabulary,
       )
-    assert lanes is not None, 'nothing is drained before something came'
-    ended = None
-    if any(ticket is not None for ticket in turn.leaving):
-      held = lanes.candidates
-      ended = decoder.Ended(held.tokens, held.log_probs, held.num_tokens)
-    if turn.keep is not None:
-      keep = mesh_lib.put_batch(self._mesh, {'keep': turn.keep})['keep']
-      lanes = decoder.narrow(lanes, keep, config=self._config, shards=shards)
-    return self._fit(lanes, turn, share), ended
-
-  def _fit(
-    self, lanes: decoder.Lanes | None, turn: flow_lib.Turn, share: int
-  ) -> decoder.Lanes:
-    """Makes the lanes, or makes them longer, as the turn wants."""
-    lengths = {'source_length': turn.source_length, 'length': turn.length}
-    if lanes is None:
-      return decoder.empty_lanes(
-        self._config,
-        self._mesh,
-        batch=self._settings.batch_size,
-        slots=self._settings.slots,
-        share=share,
-        limit=self._lengths[-1],
-        **lengths,
-      )
-    shape = (lanes.encoder_mask.shape[-1], lanes.candidates.tokens.shape[-1])
-    if shape == (turn.source_length, turn.length):
-      return lanes
-    return decoder.extend(lanes, **lengths)
-
-  def _put(self, incoming: decoder.Incoming) -> decoder.Incoming:
-    if self._mesh.size == 1:
-      return incoming  # the call moves it, at less cost to the host
-    placed = mesh_lib.put_batch(self._mesh, incoming._asdict())
-    return decoder.Incoming(**placed)
+      yield list(zip(complete, found, strict=True)), turned
 
 
 def with_candidates(

@@ -1,7 +1,6 @@
 """Every script runs, ours alone, on a tiny random model, and prints what it says."""
 
 import json
-import re
 
 import pytest
 
@@ -9,6 +8,8 @@ from benchmarks import (
   grow_fixed,
   grow_natural,
   grow_scaling,
+  measuring,
+  ours,
   regression_scoring,
   rivals,
   scoring,
@@ -55,16 +56,34 @@ def test_natural(capsys):
   assert _last_line(capsys)['rows'] == rows
 
 
-def test_processes_draw_what_is_asked_for(capsys):
+def test_ours_takes_the_faster_number_of_lanes(capsys, monkeypatch):
+  timed = iter([2.0, 1.0])  # of the default's lanes, and of half as many
+
+  def by_the_clock(draw):
+    draw()
+    return measuring.Turn(next(timed), None)
+
+  monkeypatch.setattr(ours.measuring, 'timed', by_the_clock)
+  sampler = ours.OurSampler(ours.random_policy(ours.config_of(SHAPE)))
+  sources = ours.random_sources(5, length=4, vocab_size=50)
+  limits = rivals.Limits(most=3)
+  setting = sampler.tune(sources, num_samples=2, limits=limits)
+  assert setting == sampler.setting
+  assert setting.startswith('SamplerSettings(batch_size=128,')
+  assert len(sampler.sample(sources, num_samples=2, limits=limits)) == 5
+  assert next(timed, None) is None
+  capsys.readouterr()
+
+
+def test_fixed_in_fewer_bits_and_loops(capsys):
   sizes = ['--num_sources', '5', '--num_samples', '2', '--num_tokens', '4']
-  options = ['--processes', '2', '--precision', 'bfloat16_weights']
-  with pytest.raises(SystemExit, match='--no_memory'):
-    grow_fixed.main([*ALONE, *sizes, *options])
-  rows = grow_fixed.main([*ALONE, *sizes, *options, '--no_memory'])
+  cut = ['--settings', '{"batch_size": 4, "loops": 2}']
+  options = ['--precision', 'bfloat16_weights', '--no_memory']
+  rows = grow_fixed.main([*ALONE, *sizes, *cut, *options])
   (row,) = rows
   assert row['sampler'] == 'ours_bfloat16_weights'
   assert row['mean_length'] == 4
-  assert re.match(r'2 processes, SamplerSettings\(batch_size=(128|64),', row['setting'])
+  assert row['setting'].startswith('SamplerSettings(batch_size=4,')
   assert row['ceiling_gflops'] > 0
   assert _last_line(capsys)['rows'] == rows
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -92,6 +93,7 @@ def test_same_samples_however_the_work_is_cut():
     {'batch_size': 64},  # more lanes than sources, and given up at the end
     {'share': 4},  # three and three
     {'slots': 2, 'share': 2},  # two rows for a source, and a last turn of half
+    {'batch_size': 8, 'loops': 2},  # a thread and some of the sources for each
   ):
     assert _tokens(_sample(groups, 6, **settings)) == samples, settings
   reverse = _tokens(_sample(groups[::-1], 6))
@@ -195,6 +197,51 @@ def test_equal_prefixes_are_computed_once():
   # All lanes are taken from the first step, so the steps are those of the busiest
   # (and those that candidates longer than the first cache walk again).
   assert nodes <= sampler.counts.rows
+
+
+def test_loops_count_what_one_counts():
+  one, two = _sampler(), _sampler(batch_size=8, loops=2)
+  groups = _groups(16)
+  first, second = (sampler.sample_in_order(groups, 6) for sampler in (one, two))
+  assert _tokens(first) == _tokens(second)
+  assert two.counts.tokens == one.counts.tokens
+  assert two.counts.candidates == one.counts.candidates == 96
+  # Steps of four lanes each, in both; the loops' ends idle more.
+  assert two.counts.rows == 4 * two.counts.steps >= one.counts.rows
+
+
+def test_more_loops_than_sources():
+  groups = _groups(2)
+  found = _sample(groups, 6, batch_size=12, loops=3)
+  assert _tokens(found) == _tokens(_sample(groups, 6))
+
+
+def test_each_core_of_a_cpu_has_a_loop_if_it_has_the_rows(monkeypatch):
+  monkeypatch.setattr(sampler_lib.cpu_cores, 'count', lambda: 4)
+  mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(data=1), jax.devices()[:1])
+
+  def loops(**settings):
+    return sampler_lib.SamplerSettings(**settings).loops_on(mesh)
+
+  assert loops() == 4
+  assert loops(batch_size=200) == 3
+  assert loops(batch_size=100) == 1
+  assert loops(batch_size=8, slots=25) == 3
+  assert loops(batch_size=2, slots=200) == 2
+  assert loops(batch_size=8, loops=8) == 8
+  with pytest.raises(ValueError, match='loops=9 must not be more than batch_size=8'):
+    loops(batch_size=8, loops=9)
+
+
+def test_loops_are_for_one_cpu_device():
+  device = types.SimpleNamespace(platform='tpu', device_kind='TPU v5')
+  cpu = types.SimpleNamespace(platform='cpu', device_kind='cpu')
+  for devices in ([device], [cpu, cpu]):
+    mesh = types.SimpleNamespace(size=len(devices), devices=np.array(devices))
+    assert sampler_lib.SamplerSettings().loops_on(mesh) == 1
+    assert sampler_lib.SamplerSettings(loops=1).loops_on(mesh) == 1
+    with pytest.raises(ValueError, match='loops=2: several loops are for the cores'):
+      sampler_lib.SamplerSettings(loops=2).loops_on(mesh)
 
 
 def test_a_candidate_ends_with_eos_or_is_flagged_unfinished():
